@@ -1,0 +1,35 @@
+# Two commands set everything up on a machine that has Python 3.11, git and make:
+#   make demo    run the main job          make test    run the tests
+# Each makes .venv and installs into it when it is missing or when pyproject.toml has changed.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+
+.PHONY: demo test test-long check bench clean
+
+$(VENV)/.installed: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.installed
+	@$(BIN)/logsvc demo $(ARGS)
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -n 2 -m 'not long' $(ARGS)
+
+test-long: $(VENV)/.installed
+	$(BIN)/python -m pytest -m long $(ARGS)
+
+check: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m tests.bench.compare $(ARGS)
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

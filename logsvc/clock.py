@@ -1,0 +1,24 @@
+"""The two clocks, in one place: everything else is handed the time.
+
+Timeouts use the monotonic clock, which never goes back; records and dates use the wall clock, which may.
+"""
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Both in whole milliseconds."""
+
+    def wall_ms(self) -> int: ...
+    def monotonic_ms(self) -> int: ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def wall_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def monotonic_ms(self) -> int:
+        return time.monotonic_ns() // 1_000_000

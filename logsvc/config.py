@@ -1,0 +1,105 @@
+"""Settings: of a topic (Kafka's names and meanings) and of the server (environment `LOGSVC_*` or the command line).
+
+The only module that reads the environment.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from logsvc_common.errors import InvalidConfig
+
+
+class TopicConfig(msgspec.Struct, frozen=True, rename=lambda name: name.replace("_", ".")):
+    """Settings of one topic. On the wire and in files they carry Kafka's names: `segment.bytes`, `retention.ms`, …
+
+    `flush` says what an ack means: `always` = fsynced (the default); `interval` = written, fsynced every
+    `flush.interval.ms`, so a power cut may take the last interval; `os` = written, fsynced when the system likes.
+    """
+
+    segment_bytes: int = 128 << 20
+    segment_ms: int = 7 * 86_400_000
+    index_interval_bytes: int = 4_096
+    retention_ms: int = 7 * 86_400_000
+    retention_bytes: int = -1
+    max_message_bytes: int = 4 << 20
+    flush: str = "always"
+    flush_interval_ms: int = 1_000
+    cleanup_policy: str = "delete"
+    delete_retention_ms: int = 86_400_000
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, str]) -> "TopicConfig":
+        """From text values, as a command line gives them. Raises InvalidConfig naming the setting that is wrong."""
+        values: dict[str, int | str] = {}
+        for name, text in mapping.items():
+            rule = _RULES.get(name)
+            if rule is None:
+                raise InvalidConfig(f"unknown topic setting {name!r}; there are {', '.join(_RULES)}")
+            values[name] = rule(name, text)
+        return msgspec.convert(values, cls)
+
+    def to_mapping(self) -> dict[str, str]:
+        """Every setting as text, by its name."""
+        return {name: str(value) for name, value in msgspec.to_builtins(self).items()}
+
+
+def _number(low: int, high: int = (1 << 62), *, unlimited: bool = False) -> Callable[[str, str], int]:
+    def rule(name: str, text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise InvalidConfig(f"{name} is {text!r}; it takes a whole number") from None
+        if (unlimited and value == -1) or low <= value <= high:
+            return value
+        raise InvalidConfig(f"{name} is {value}; it lies between {low} and {high}{', or is -1' if unlimited else ''}")
+
+    return rule
+
+
+def _choice(*choices: str) -> Callable[[str, str], str]:
+    def rule(name: str, text: str) -> str:
+        if text not in choices:
+            raise InvalidConfig(f"{name} is {text!r}; it takes {', '.join(choices)}")
+        return text
+
+    return rule
+
+
+_RULES: dict[str, Callable[[str, str], Any]] = {
+    "segment.bytes": _number(1_024, 1 << 31),
+    "segment.ms": _number(1),
+    "index.interval.bytes": _number(0, 1 << 30),
+    "retention.ms": _number(0, unlimited=True),
+    "retention.bytes": _number(0, unlimited=True),
+    "max.message.bytes": _number(128, 64 << 20),
+    "flush": _choice("always", "interval", "os"),
+    "flush.interval.ms": _number(1),
+    "cleanup.policy": _choice("delete", "compact", "compact,delete"),
+    "delete.retention.ms": _number(0),
+}
+
+
+class ServerSettings(BaseSettings):
+    """How one broker runs. Every field is also the environment variable `LOGSVC_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix="LOGSVC_", extra="ignore", frozen=True)
+
+    data_dir: str = Field(default="./logsvc-data", description="folder of the log; made with mode 0700")
+    bind: str = Field(default="tcp://127.0.0.1:9292", description="where clients connect; port 0 = any free one")
+    http_host: str = Field(default="127.0.0.1", description="where metrics and health are served")
+    http_port: int = Field(default=9293, ge=-1, le=65_535, description="0 = any free one, -1 = none")
+    frame_bytes_max: int = Field(default=72 << 20, ge=1 << 20, description="largest frame a peer may send")
+    in_flight_bytes_max: int = Field(default=256 << 20, description="request bytes being worked on, all peers together")
+    peer_queue_bytes_max: int = Field(default=64 << 20, description="answers waiting for one slow peer")
+    peers_max: int = Field(default=4_096, description="peers remembered at once")
+    topics_max: int = Field(default=10_000, description="topics of one broker")
+    partitions_max: int = Field(default=10_000, description="partitions of one broker")
+    retention_check_ms: int = Field(default=60_000, ge=10, description="how often retention runs")
+    disk_reserve_bytes: int = Field(default=64 << 20, description="free disk space below which writes are refused")
+    shutdown_timeout_ms: int = Field(default=10_000, description="how long SIGTERM waits for requests being worked on")
+    sync_threads: int = Field(default=4, ge=1, le=64, description="threads that fsync")
+    log_json: bool = Field(default=False, description="log as JSON lines")
