@@ -205,6 +205,25 @@ class CoordinatorLoading(BrokerError):
     retriable = True
 
 
+# Found out when a broker starts; these never travel.
+
+
+class StartError(BrokerError):
+    """The broker cannot start."""
+
+
+class FolderLocked(StartError):
+    """Another broker uses this data folder."""
+
+
+class FolderUnusable(StartError):
+    """The data folder cannot be made, read or written."""
+
+
+class AddressInUse(StartError):
+    """Something else listens on that port."""
+
+
 # Found out by the client alone; these never travel.
 
 
