@@ -198,10 +198,6 @@ class BrokerStopping(BrokerError):
     retriable = True
 
 
-class CannotListen(BrokerError):
-    """An address the broker was told to listen on cannot be had: in use, forbidden or not this machine's. Never travels."""
-
-
 class CoordinatorLoading(BrokerError):
     """The group state is not ready yet."""
 

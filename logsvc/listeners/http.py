@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import logsvc
 from logsvc.metrics import BrokerMetrics
-from logsvc_common.errors import CannotListen
+from logsvc_common.errors import AddressInUse, StartError
 
 if TYPE_CHECKING:
     import uvicorn
@@ -74,7 +74,7 @@ class HttpListener:
         return self._port
 
     def bind(self) -> None:
-        """Take the port. Raises CannotListen, with what to do next, when that cannot be."""
+        """Take the port. Raises AddressInUse or another StartError, with what to do next, when that cannot be."""
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         bound = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -82,20 +82,20 @@ class HttpListener:
             bound.bind((self._host, self._port))
         except OSError as error:
             bound.close()
-            raise CannotListen(self._why_not(error)) from error
+            raise self._why_not(error) from error
         bound.setblocking(False)
         self._socket = bound
         self._port = bound.getsockname()[1]
 
-    def _why_not(self, error: OSError) -> str:
+    def _why_not(self, error: OSError) -> StartError:
         where = f"{self._host}:{self._port}"
         if error.errno == errno.EADDRINUSE:
-            return (
+            return AddressInUse(
                 f"the HTTP port {where} is in use; stop what holds it, or choose another: --http-port PORT (0 = any free one)"
             )
         if error.errno == errno.EACCES:
-            return f"no right to listen on {where}: ports below 1024 need one; choose another one: --http-port PORT"
-        return f"cannot listen for HTTP on {where}: {error.strerror or error}; choose another address: --http-host, --http-port"
+            return StartError(f"no right to listen on {where}; choose a port above 1023: --http-port PORT")
+        return StartError(f"cannot listen for HTTP on {where}: {error.strerror or error}; choose another: --http-host HOST")
 
     async def start(self) -> None:
         """Serve. Returns when requests are answered."""
