@@ -13,18 +13,20 @@ All numbers are big-endian. The CRC starts after the base offset and the leader 
 decoding a record or computing a checksum. The length is outside the CRC, and a run of zeros has CRC 0: magic, length and
 counts are checked before the CRC is believed. (Kafka's documentation, "Record Batch"; KIP-98.)
 
-Per-record work is C: `aiokafka.record`, which is imported here and nowhere else.
+Per-record work is C: `aiokafka.record`, which is imported here and nowhere else. Its reader trusts the 61 bytes to be there,
+inflates without a limit and may look a few bytes past the end of a record that lies about its lengths. So `decode` reads the
+header itself, inflates into a buffer of bounded size, and hands the reader only memory that goes on behind the batch.
 """
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
+import cramjam
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from fastcrc import crc32
 
-from logsvc_common.errors import CorruptBatch, InvalidConfig
+from logsvc_common.errors import CorruptBatch, InvalidConfig, InvalidRequest, RecordTooLarge
 
 Buffer = bytes | bytearray | memoryview
 Header = tuple[str, bytes | None]
@@ -33,6 +35,7 @@ HEADER_BYTES = 61
 LENGTH_END = 12  # where the bytes counted by `length` begin
 CRC_START = 21  # where the bytes covered by the CRC begin
 BATCH_BYTES_LIMIT = 1 << 30  # no batch is larger, whatever a length field says
+DECODED_BYTES_MAX = 128 << 20  # what the records of one compressed batch may inflate to: twice the largest max.message.bytes
 
 CODECS: dict[str, int] = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 CODEC_NAMES: dict[int, str] = {number: name for name, number in CODECS.items()}
@@ -40,7 +43,14 @@ CODEC_MASK = 0x07
 TRANSACTIONAL_BIT = 0x10
 CONTROL_BIT = 0x20
 
+_INFLATE_FIRST_BYTES = 1 << 20  # room tried first, enough for a producer's usual batch; then more, up to the limit
+_INFLATE_GROWTH = 16
+_ATTRIBUTES_LOW_BYTE = 22
+_XERIAL_MAGIC = b"\x82SNAPPY\x00"  # snappy as Kafka's Java clients frame it: 16 bytes, then blocks, each after its length
+_XERIAL_HEADER_BYTES = 16
+
 _HEADER = struct.Struct(">qiibIhiqqqhii")
+_BLOCK_LENGTH = struct.Struct(">i")
 _STAMP = struct.Struct(">qii")
 _crc32c = crc32.iscsi
 
@@ -145,16 +155,77 @@ class RawRecord(Protocol):
 
 
 def decode(batch: Buffer) -> list[RawRecord]:
-    """Every record of one whole batch, decompressed. The CRC is not checked here: see `check_crc`.
+    """Every record of one whole batch, decompressed, their offsets within the header's. The CRC is not checked here: see
+    `check_crc`.
 
-    Raises CorruptBatch for records that do not parse.
+    Raises CorruptBatch for records that do not parse, or that would inflate to more than DECODED_BYTES_MAX bytes.
     """
+    header = parse_header(batch)
+    if header.size != len(batch):
+        raise CorruptBatch(f"a batch of {header.size} bytes in {len(batch)} bytes")
     try:
-        return list(DefaultRecordBatch(batch))
-    except (CorruptRecordException, UnsupportedCodecError) as error:
-        raise CorruptBatch(f"the records of a batch do not decode: {error}") from error
+        records: list[RawRecord] = list(DefaultRecordBatch(_inflate(batch, header.codec) if header.codec else _followed(batch)))
+    except CorruptBatch:
+        raise
     except Exception as error:
         raise CorruptBatch(f"the records of a batch do not decode: {type(error).__name__}: {error}") from error
+    if records and not header.base_offset <= records[0].offset <= records[-1].offset <= header.last_offset:
+        raise CorruptBatch(
+            f"records {records[0].offset} to {records[-1].offset} in a batch of {header.base_offset} to {header.last_offset}"
+        )
+    return records
+
+
+def _followed(batch: Buffer) -> Buffer:
+    """`batch` in memory that goes on behind it. CPython ends bytes and bytearrays with a zero byte of its own, and the
+    reader stops there at the latest; other memory, such as that of a ZeroMQ frame, may end at the edge of a page."""
+    if isinstance(batch, memoryview) and not isinstance(batch.obj, (bytes, bytearray)):
+        return bytes(batch)
+    return batch
+
+
+def _inflate(batch: Buffer, codec: int) -> memoryview:
+    """The same batch with its records uncompressed. Length and CRC in its header are still those of the compressed one."""
+    decompress = _DECOMPRESSORS.get(codec)
+    if decompress is None:
+        raise CorruptBatch(f"codec {codec} is not known")
+    packed = memoryview(batch)[HEADER_BYTES:]
+    room = _INFLATE_FIRST_BYTES
+    while True:
+        plain = bytearray(HEADER_BYTES + room)
+        try:
+            used = decompress(packed, memoryview(plain)[HEADER_BYTES:])
+        except cramjam.DecompressionError:
+            # Too little room and bad input are told apart only by trying again.
+            if room >= DECODED_BYTES_MAX:
+                raise
+            room = min(room * _INFLATE_GROWTH, DECODED_BYTES_MAX)
+            continue
+        plain[:HEADER_BYTES] = batch[:HEADER_BYTES]
+        plain[_ATTRIBUTES_LOW_BYTE] &= ~CODEC_MASK
+        return memoryview(plain)[: HEADER_BYTES + used]
+
+
+def _decompress_snappy(packed: memoryview, plain: memoryview) -> int:
+    if packed[: len(_XERIAL_MAGIC)] != _XERIAL_MAGIC:
+        return int(cramjam.snappy.decompress_raw_into(packed, plain))
+    position, used = _XERIAL_HEADER_BYTES, 0
+    while position < len(packed):
+        (length,) = _BLOCK_LENGTH.unpack_from(packed, position)
+        position += _BLOCK_LENGTH.size
+        if not 0 < length <= len(packed) - position:
+            raise CorruptBatch(f"a snappy block of {length} bytes where {len(packed) - position} are left")
+        used += cramjam.snappy.decompress_raw_into(packed[position : position + length], plain[used:])
+        position += length
+    return used
+
+
+_DECOMPRESSORS: dict[int, Callable[[memoryview, memoryview], int]] = {
+    CODECS["gzip"]: cramjam.gzip.decompress_into,
+    CODECS["snappy"]: _decompress_snappy,
+    CODECS["lz4"]: cramjam.lz4.decompress_into,
+    CODECS["zstd"]: cramjam.zstd.decompress_into,
+}
 
 
 class Builder(Protocol):
@@ -177,7 +248,9 @@ def codec_number(name: str) -> int:
 
 
 def builder(codec: int = 0, batch_bytes: int = 1 << 20) -> Builder:
-    """An empty batch that takes records up to `batch_bytes` uncompressed bytes. Offsets given to `append` count from 0."""
+    """An empty batch that takes records up to `batch_bytes` uncompressed bytes. Offsets given to `append` count from 0;
+    timestamps are 0 or later (the codec takes -1 for "none yet" and would shift the others). A batch above
+    DECODED_BYTES_MAX could not be read again: whoever appends bounds the size of a record."""
     made: Any = DefaultRecordBatchBuilder(
         magic=2,
         compression_type=codec,
@@ -208,10 +281,17 @@ def encode(
     producer_epoch: int = -1,
     base_sequence: int = -1,
 ) -> bytes:
-    """One batch of all `records`: for the broker's own records and for tests. The clients' hot path uses `builder`."""
+    """One batch of all `records`: for the broker's own records and for tests. The clients' hot path uses `builder`.
+
+    Raises InvalidRequest without records, since a batch must have an offset, and RecordTooLarge beyond BATCH_BYTES_LIMIT.
+    """
     made = builder(codec, BATCH_BYTES_LIMIT)
-    for delta, record in enumerate(records):
-        made.append(delta, record.timestamp_ms, record.key, record.value, list(record.headers))
+    count = 0
+    for count, record in enumerate(records, start=1):
+        if made.append(count - 1, record.timestamp_ms, record.key, record.value, list(record.headers)) is None:
+            raise RecordTooLarge(f"record {count} does not fit into a batch of {BATCH_BYTES_LIMIT} bytes")
+    if not count:
+        raise InvalidRequest("a batch without records")
     made.set_producer_state(producer_id, producer_epoch, base_sequence)
     batch = made.build()
     struct.pack_into(">q", batch, 0, base_offset)
