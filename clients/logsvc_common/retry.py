@@ -5,6 +5,11 @@ import msgspec
 from logsvc_common.errors import InvalidConfig
 
 
+ATTEMPTS_LIMIT = 1_000_000
+BACKOFF_LIMIT_MS = 366 * 86_400_000  # a wait added to a date still is one
+NO_RETRY_LIMIT = 100  # exception classes a policy may name
+
+
 class RetryPolicy(msgspec.Struct, frozen=True, array_like=True):
     """Exponential backoff with jitter, within a budget of attempts.
 
@@ -25,12 +30,18 @@ class RetryPolicy(msgspec.Struct, frozen=True, array_like=True):
     ordering: str = "key"
 
     def __post_init__(self) -> None:
-        if self.max_attempts < 1:
-            raise InvalidConfig(f"max_attempts is {self.max_attempts}; it counts the first try, so it is at least 1")
-        if not 0 <= self.initial_ms <= self.max_ms:
-            raise InvalidConfig(f"initial_ms {self.initial_ms} must lie between 0 and max_ms {self.max_ms}")
+        if not 1 <= self.max_attempts <= ATTEMPTS_LIMIT:
+            raise InvalidConfig(
+                f"max_attempts is {self.max_attempts}; with the first try it lies between 1 and {ATTEMPTS_LIMIT}"
+            )
+        if not 0 <= self.initial_ms <= self.max_ms <= BACKOFF_LIMIT_MS:
+            raise InvalidConfig(
+                f"initial_ms is {self.initial_ms}, max_ms {self.max_ms}; they rise from 0 to at most {BACKOFF_LIMIT_MS}"
+            )
         if not 1.0 <= self.multiplier <= 100.0 or not 0.0 <= self.jitter <= 1.0:
             raise InvalidConfig("multiplier lies between 1 and 100, jitter between 0 and 1")
+        if len(self.no_retry) > NO_RETRY_LIMIT:
+            raise InvalidConfig(f"no_retry names {len(self.no_retry)} exception classes, at most {NO_RETRY_LIMIT} are allowed")
         if self.on_exhausted not in ("dead-letter", "pause", "discard"):
             raise InvalidConfig(f"on_exhausted is {self.on_exhausted!r}; it takes dead-letter, pause or discard")
         if self.ordering not in ("key", "partition", "none"):
@@ -39,7 +50,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, array_like=True):
     def backoff_ms(self, attempts: int, unit: float) -> int:
         """How long to wait after `attempts` spent attempts. `unit` is a random number in [0, 1) that sets the jitter."""
         # The exponent is bounded so that a large budget cannot overflow a float.
-        wait = min(float(self.max_ms), self.initial_ms * self.multiplier ** min(attempts - 1, 64))
+        wait = min(float(self.max_ms), self.initial_ms * self.multiplier ** min(max(attempts - 1, 0), 64))
         return min(self.max_ms, round(wait * (1.0 + self.jitter * (2.0 * unit - 1.0))))
 
     def skips_retries(self, exception_class: str) -> bool:

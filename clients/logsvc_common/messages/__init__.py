@@ -1,0 +1,176 @@
+"""Every request and its answer, as msgspec structs: msgpack arrays on the wire, typed and validated on arrival.
+
+A field is only ever added at the end, with a default: an older peer ignores it, a newer one fills it in. Anything else is a
+new version of that api in `APIS`. Payload frames beside a message are raw record batches; the docstring of a message says
+how many there are and what they hold. Offsets, times and counts are integers, times in milliseconds since the epoch.
+Results inside an answer carry `error_code` (0 = fine) and `error_message`, because one partition may fail where others do not.
+"""
+
+from typing import NamedTuple
+
+from logsvc_common.messages.base import (
+    Api,
+    Int64,
+    Message,
+    Request,
+    Result,
+)
+from logsvc_common.messages.groups import (
+    JOIN_EPOCH,
+    LEAVE_EPOCH,
+    NO_MEMBER_EPOCH,
+    Commit,
+    CommitPartition,
+    CommitReply,
+    CommitResult,
+    DescribeGroup,
+    DescribeGroupReply,
+    DueRecord,
+    Failure,
+    FetchOffsets,
+    FetchOffsetsPartition,
+    FetchOffsetsReply,
+    FetchOffsetsResult,
+    FetchRetries,
+    FetchRetriesReply,
+    GroupHeartbeat,
+    GroupHeartbeatReply,
+    GroupListing,
+    GroupPartition,
+    ListGroups,
+    ListGroupsReply,
+    MemberDescription,
+    Outstanding,
+    Parked,
+    RetriesResult,
+    TopicPartitions,
+    Verdict,
+)
+from logsvc_common.messages.records import (
+    EARLIEST,
+    LATEST,
+    Fetch,
+    FetchPartition,
+    FetchReply,
+    FetchResult,
+    InitProducerId,
+    InitProducerIdReply,
+    ListOffsets,
+    ListOffsetsPartition,
+    ListOffsetsReply,
+    ListOffsetsResult,
+    Produce,
+    ProducePartition,
+    ProduceReply,
+    ProduceResult,
+)
+from logsvc_common.messages.topics import (
+    AlterTopic,
+    CreateTopic,
+    DeleteTopic,
+    Hello,
+    HelloReply,
+    Metadata,
+    MetadataReply,
+    PartitionDescription,
+    TopicDescription,
+    TopicReply,
+    TrimTopic,
+    TrimTopicReply,
+)
+
+__all__ = [
+    "APIS",
+    "EARLIEST",
+    "JOIN_EPOCH",
+    "LATEST",
+    "LEAVE_EPOCH",
+    "NO_MEMBER_EPOCH",
+    "AlterTopic",
+    "Api",
+    "ApiEntry",
+    "Commit",
+    "CommitPartition",
+    "CommitReply",
+    "CommitResult",
+    "CreateTopic",
+    "DeleteTopic",
+    "DescribeGroup",
+    "DescribeGroupReply",
+    "DueRecord",
+    "Failure",
+    "Fetch",
+    "FetchOffsets",
+    "FetchOffsetsPartition",
+    "FetchOffsetsReply",
+    "FetchOffsetsResult",
+    "FetchPartition",
+    "FetchReply",
+    "FetchResult",
+    "FetchRetries",
+    "FetchRetriesReply",
+    "GroupHeartbeat",
+    "GroupHeartbeatReply",
+    "GroupListing",
+    "GroupPartition",
+    "Hello",
+    "HelloReply",
+    "InitProducerId",
+    "InitProducerIdReply",
+    "Int64",
+    "ListGroups",
+    "ListGroupsReply",
+    "ListOffsets",
+    "ListOffsetsPartition",
+    "ListOffsetsReply",
+    "ListOffsetsResult",
+    "MemberDescription",
+    "Message",
+    "Metadata",
+    "MetadataReply",
+    "Outstanding",
+    "Parked",
+    "PartitionDescription",
+    "Produce",
+    "ProducePartition",
+    "ProduceReply",
+    "ProduceResult",
+    "Request",
+    "Result",
+    "RetriesResult",
+    "TopicDescription",
+    "TopicPartitions",
+    "TopicReply",
+    "TrimTopic",
+    "TrimTopicReply",
+    "Verdict",
+]
+
+
+class ApiEntry(NamedTuple):
+    """What an api takes and gives, and the versions of it spoken here."""
+
+    request: type[Request]
+    response: type[Message]
+    version_min: int = 1
+    version_max: int = 1
+
+
+APIS: dict[Api, ApiEntry] = {
+    Api.HELLO: ApiEntry(Hello, HelloReply),
+    Api.METADATA: ApiEntry(Metadata, MetadataReply),
+    Api.CREATE_TOPIC: ApiEntry(CreateTopic, TopicReply),
+    Api.ALTER_TOPIC: ApiEntry(AlterTopic, TopicReply),
+    Api.DELETE_TOPIC: ApiEntry(DeleteTopic, TopicReply),
+    Api.TRIM_TOPIC: ApiEntry(TrimTopic, TrimTopicReply),
+    Api.INIT_PRODUCER_ID: ApiEntry(InitProducerId, InitProducerIdReply),
+    Api.PRODUCE: ApiEntry(Produce, ProduceReply),
+    Api.FETCH: ApiEntry(Fetch, FetchReply),
+    Api.LIST_OFFSETS: ApiEntry(ListOffsets, ListOffsetsReply),
+    Api.GROUP_HEARTBEAT: ApiEntry(GroupHeartbeat, GroupHeartbeatReply),
+    Api.COMMIT: ApiEntry(Commit, CommitReply),
+    Api.FETCH_OFFSETS: ApiEntry(FetchOffsets, FetchOffsetsReply),
+    Api.FETCH_RETRIES: ApiEntry(FetchRetries, FetchRetriesReply),
+    Api.LIST_GROUPS: ApiEntry(ListGroups, ListGroupsReply),
+    Api.DESCRIBE_GROUP: ApiEntry(DescribeGroup, DescribeGroupReply),
+}
