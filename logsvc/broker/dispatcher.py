@@ -1,0 +1,65 @@
+"""Frames in, the right handler called. Whatever arrives, nothing but an answer leaves here: never an exception."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from logsvc.broker.exchange import Exchange, Send
+from logsvc.metrics import BrokerMetrics
+from logsvc_common.batch import Buffer
+from logsvc_common.errors import InternalError, LogsvcError
+from logsvc_common.frames import FrameError, decode_request, encode_error
+from logsvc_common.messages import Api
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[Exchange[Any]], None]
+
+NO_CORRELATION_ID = 0  # clients count from 1: an answer with 0 belongs to no request
+
+
+class Dispatcher:
+    """Decodes requests and hands each to the handler of its api."""
+
+    def __init__(self, handlers: Mapping[Api, Handler], send: Send, metrics: BrokerMetrics) -> None:
+        missing = set(Api) - set(handlers)
+        assert not missing, f"apis without a handler: {missing}"
+        self._handlers = handlers
+        self._send = send
+        self._metrics = metrics
+        self.open_requests = 0
+        self.undecodable = 0
+
+    def receive(self, peer: bytes, frames: Sequence[Buffer]) -> None:
+        """Handle one message. `frames` come without the routing id, which is `peer`."""
+        try:
+            request = decode_request(frames)
+        except FrameError as error:
+            self.undecodable += 1
+            self._send(peer, encode_error(error.correlation_id or NO_CORRELATION_ID, error.cause))
+            return
+        started = time.perf_counter()
+        api = request.api
+
+        def ended(error: LogsvcError | None) -> None:
+            self.open_requests -= 1
+            self._metrics.request_seconds(api).observe(time.perf_counter() - started)
+            if error is not None:
+                self._metrics.request_error(api, error)
+
+        self.open_requests += 1
+        exchange: Exchange[Any] = Exchange(peer, api, request.correlation_id, request.body, request.payload, self._send, ended)
+        guarded(self._handlers[api], exchange)
+
+
+def guarded(handler: Handler, exchange: Exchange[Any]) -> None:
+    """Run `handler`; an error it raises becomes the answer. A fault of ours is logged and answered as InternalError."""
+    try:
+        handler(exchange)
+    except LogsvcError as error:
+        exchange.refuse(error)
+    except Exception as error:
+        logger.exception("handling %s failed", exchange.api.name)
+        if exchange.is_open:
+            exchange.refuse(InternalError(f"{exchange.api.name} failed in the broker: {type(error).__name__}; see its log"))

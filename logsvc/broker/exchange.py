@@ -1,0 +1,60 @@
+"""One request and its way back.
+
+A handler answers exactly once, now or later: a produce waits for its fsync, a long poll for data. Answering twice is a
+bug and asserts.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from logsvc_common.batch import Buffer
+from logsvc_common.errors import LogsvcError
+from logsvc_common.frames import encode_error, encode_response
+from logsvc_common.messages import Api, Message, Request
+
+RequestT = TypeVar("RequestT", bound=Request, covariant=True)
+
+Send = Callable[[bytes, list[Buffer]], None]
+"""Carries frames to the peer with that routing id; never blocks, never raises."""
+
+
+class Exchange(Generic[RequestT]):
+    """`body` and `payload` as they came; `reply` or `refuse` ends it."""
+
+    __slots__ = ("_correlation_id", "_ended", "_peer", "_send", "api", "body", "payload")
+
+    def __init__(
+        self,
+        peer: bytes,
+        api: Api,
+        correlation_id: int,
+        body: RequestT,
+        payload: Sequence[Buffer],
+        send: Send,
+        ended: Callable[[LogsvcError | None], None],
+    ) -> None:
+        self._peer = peer
+        self._correlation_id = correlation_id
+        self._send = send
+        self._ended: Callable[[LogsvcError | None], None] | None = ended
+        self.api = api
+        self.body = body
+        self.payload = payload
+
+    def reply(self, body: Message, payload: Sequence[Buffer] = ()) -> None:
+        self._end(None)
+        self._send(self._peer, encode_response(self._correlation_id, body, payload))
+
+    def refuse(self, error: LogsvcError) -> None:
+        self._end(error)
+        self._send(self._peer, encode_error(self._correlation_id, error))
+
+    def _end(self, error: LogsvcError | None) -> None:
+        assert self._ended is not None, f"{self.api.name} was answered twice"
+        self._ended(error)
+        self._ended = None
+
+    @property
+    def is_open(self) -> bool:
+        """True until it is answered."""
+        return self._ended is not None

@@ -1,0 +1,94 @@
+"""Group commit: an ack means fsynced, and one fsync pays for everything that arrived while the last one ran.
+
+Per partition at most one sync is under way. Whoever commits meanwhile waits for the next one, which starts as soon as the
+first has ended and covers all of them. Syncs of different partitions run side by side in a few threads, so that the file
+system's journal can join them.
+
+A sync that fails is never tried again (after a failed fsync the kernel may have dropped the pages: the "fsyncgate" of
+PostgreSQL, 2018): everyone waiting gets the error, and the partition has marked itself failed.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from logsvc_common.errors import LogsvcError, StorageFailed
+
+logger = logging.getLogger(__name__)
+
+Done = Callable[[LogsvcError | None], None]
+"""Called in the event loop's thread: None when what was appended is durable, else why it is not."""
+
+
+class Syncable(Protocol):
+    """A partition log, as far as this module knows one. `sync` blocks and runs in a worker thread."""
+
+    def sync(self) -> int: ...
+
+
+class GroupCommit:
+    """`call_soon` runs a callable in the event loop's thread, from any thread."""
+
+    def __init__(
+        self,
+        call_soon: Callable[[Callable[[], None]], object],
+        observe_sync_seconds: Callable[[float], None],
+        threads: int = 4,
+    ) -> None:
+        self._call_soon = call_soon
+        self._observe = observe_sync_seconds
+        # A log is in here while a sync of it runs; the list holds those who wait for the one after.
+        self._next: dict[Syncable, list[Done]] = {}
+        self._jobs: queue.SimpleQueue[tuple[Syncable, list[Done]] | None] = queue.SimpleQueue()
+        self._threads = [threading.Thread(target=self._work, name=f"sync-{n}", daemon=True) for n in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def busy(self) -> bool:
+        """True while any sync runs."""
+        return bool(self._next)
+
+    def commit(self, log: Syncable, done: Done) -> None:
+        """Make what `log` holds now durable, then call `done`."""
+        waiting = self._next.get(log)
+        if waiting is not None:
+            waiting.append(done)
+            return
+        self._next[log] = []
+        self._jobs.put((log, [done]))
+
+    def stop(self) -> None:
+        """End the threads once the syncs under way are over."""
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            log, waiters = job
+            started = time.perf_counter()
+            error: LogsvcError | None = None
+            try:
+                log.sync()
+            except LogsvcError as failure:
+                error = failure
+            except Exception as failure:
+                logger.exception("a sync failed in a way it never should")
+                error = StorageFailed(f"sync failed: {type(failure).__name__}: {failure}")
+            seconds = time.perf_counter() - started
+            self._call_soon(partial(self._ended, log, waiters, error, seconds))
+
+    def _ended(self, log: Syncable, waiters: list[Done], error: LogsvcError | None, seconds: float) -> None:
+        self._observe(seconds)
+        waiting = self._next.pop(log)
+        if waiting:
+            self._next[log] = []
+            self._jobs.put((log, waiting))
+        for done in waiters:
+            done(error)

@@ -1,0 +1,189 @@
+"""The broker: its handlers put together, and the one timer that everything waiting on time shares.
+
+Runs in the thread of one event loop and owns all state; only fsyncs run elsewhere (see `group_commit`).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+import logsvc
+from logsvc.broker.admin import AdminHandler
+from logsvc.broker.appender import Appender
+from logsvc.broker.dispatcher import Dispatcher, Handler
+from logsvc.broker.exchange import Exchange, Send
+from logsvc.broker.fetch import FetchHandler
+from logsvc.broker.group_commit import GroupCommit
+from logsvc.broker.groups import GroupsHandler
+from logsvc.broker.produce import ProduceHandler
+from logsvc.clock import Clock
+from logsvc.config import ServerSettings
+from logsvc.metrics import BrokerMetrics
+from logsvc.storage.log_directory import LogDirectory
+from logsvc.storage.partition_log import PartitionLog
+from logsvc_common.batch import Buffer
+from logsvc_common.messages import APIS, Api, Hello, HelloReply
+
+logger = logging.getLogger(__name__)
+
+
+class Broker:
+    """`send` carries answers out; `unsaturated` is called when requests may be read again."""
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        logs: LogDirectory,
+        metrics: BrokerMetrics,
+        clock: Clock,
+        *,
+        broker_id: str,
+        random_63: Callable[[], int],
+        unit: Callable[[], float],
+        send: Send,
+        unsaturated: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._logs = logs
+        self._metrics = metrics
+        self._clock = clock
+        self._broker_id = broker_id
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ms = 0
+        self._retention_due_ms = clock.monotonic_ms() + settings.retention_check_ms
+        self.stopping = False
+
+        self._group_commit = GroupCommit(
+            self._loop.call_soon_threadsafe, metrics.fsync_duration_seconds.observe, settings.sync_threads
+        )
+        self._appender = Appender(self._group_commit, self._readable)
+        self._fetch = FetchHandler(logs, clock.monotonic_ms, self._count_fetched)
+        self._produce = ProduceHandler(
+            logs, self._appender, clock.wall_ms, self._count_appended, settings.in_flight_bytes_max, unsaturated
+        )
+        self.groups = GroupsHandler(logs, self._appender, clock, metrics, unit=unit)
+        self._admin = AdminHandler(
+            logs,
+            partitions_max=settings.partitions_max,
+            new_producer_id=random_63,
+            changed=self._topic_changed,
+            deleted=self._topic_deleted,
+        )
+        self._dispatcher = Dispatcher(self._handlers(), send, metrics)
+
+    def _handlers(self) -> dict[Api, Handler]:
+        return {
+            Api.HELLO: self._hello,
+            Api.METADATA: self._admin.metadata,
+            Api.CREATE_TOPIC: self._admin.create,
+            Api.ALTER_TOPIC: self._admin.alter,
+            Api.DELETE_TOPIC: self._admin.delete,
+            Api.TRIM_TOPIC: self._admin.trim,
+            Api.INIT_PRODUCER_ID: self._admin.init_producer_id,
+            Api.PRODUCE: self._produce.handle,
+            Api.FETCH: self._fetch.handle,
+            Api.LIST_OFFSETS: self._admin.list_offsets,
+            Api.GROUP_HEARTBEAT: self.groups.heartbeat,
+            Api.COMMIT: self.groups.commit,
+            Api.FETCH_OFFSETS: self.groups.fetch_offsets,
+            Api.FETCH_RETRIES: self.groups.fetch_retries,
+            Api.LIST_GROUPS: self.groups.list_groups,
+            Api.DESCRIBE_GROUP: self.groups.describe_group,
+        }
+
+    def load(self) -> None:
+        """Rebuild the groups from their log; call once, before the first request."""
+        self.groups.load()
+        self._arm()
+
+    def receive(self, peer: bytes, frames: Sequence[Buffer]) -> None:
+        """One message from a peer."""
+        self._dispatcher.receive(peer, frames)
+        self._arm()
+
+    @property
+    def saturated(self) -> bool:
+        """True while so many bytes wait for an fsync that no more requests should be read."""
+        return self._produce.saturated
+
+    async def stop(self) -> None:
+        """Answer what can be answered, make everything durable, write down the state. No request may come any more."""
+        self.stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._fetch.stop()
+        self.groups.stop()
+        deadline_ms = self._clock.monotonic_ms() + self._settings.shutdown_timeout_ms
+        while (self._dispatcher.open_requests or self._group_commit.busy) and self._clock.monotonic_ms() < deadline_ms:
+            await asyncio.sleep(0.005)
+        if self._dispatcher.open_requests:
+            logger.warning("stopping with %d requests unanswered", self._dispatcher.open_requests)
+        await asyncio.to_thread(self._group_commit.stop)
+
+    # Time
+
+    def _arm(self) -> None:
+        """Set the timer for whatever is due first."""
+        if self.stopping:
+            return
+        monotonic_ms = self._clock.monotonic_ms()
+        due_ms = [self._retention_due_ms]
+        for deadline_ms in (self._fetch.parked.next_deadline_ms(), self.groups.next_deadline_ms()):
+            if deadline_ms is not None:
+                due_ms.append(deadline_ms)
+        if (flush_ms := self._appender.next_due_ms()) is not None:
+            due_ms.append(monotonic_ms + max(0, flush_ms - self._clock.wall_ms()))
+        first_ms = min(due_ms)
+        if self._timer is not None:
+            if self._timer_ms <= first_ms:
+                return
+            self._timer.cancel()
+        self._timer_ms = first_ms
+        self._timer = self._loop.call_later(max(0, first_ms - monotonic_ms) / 1000, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        monotonic_ms = self._clock.monotonic_ms()
+        try:
+            self._fetch.expire(monotonic_ms)
+            self.groups.expire(monotonic_ms)
+            self._appender.sync_due(self._clock.wall_ms())
+            if monotonic_ms >= self._retention_due_ms:
+                self._retention_due_ms = monotonic_ms + self._settings.retention_check_ms
+                self._logs.apply_retention(self._clock.wall_ms())
+        except Exception:
+            logger.exception("a timed task failed")
+        self._arm()
+
+    # What one part tells the others
+
+    def _readable(self, log: PartitionLog, size: int) -> None:
+        self._fetch.readable(log, size)
+
+    def _topic_changed(self, topic: str) -> None:
+        self.groups.topics_changed()
+
+    def _topic_deleted(self, topic: str, partitions: list[PartitionLog]) -> None:
+        for log in partitions:
+            self._fetch.gone(log)
+        self._metrics.drop_topic(topic)
+        self.groups.topic_deleted(topic)
+
+    def _count_appended(self, topic: str, records: int, size: int) -> None:
+        counters = self._metrics.topic(topic)
+        counters.appended_records.inc(records)
+        counters.appended_bytes.inc(size)
+
+    def _count_fetched(self, topic: str, size: int) -> None:
+        self._metrics.topic(topic).fetched_bytes.inc(size)
+
+    def _hello(self, exchange: Exchange[Hello]) -> None:
+        exchange.reply(
+            HelloReply(
+                broker_id=self._broker_id,
+                software=f"logsvc/{logsvc.__version__}",
+                frame_bytes_max=self._settings.frame_bytes_max,
+                apis=[(int(api), entry.version_min, entry.version_max) for api, entry in APIS.items()],
+            )
+        )
