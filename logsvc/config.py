@@ -3,6 +3,7 @@
 The only module that reads the environment.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,7 +39,7 @@ class TopicConfig(msgspec.Struct, frozen=True, rename=lambda name: name.replace(
         for name, text in mapping.items():
             rule = _RULES.get(name)
             if rule is None:
-                raise InvalidConfig(f"unknown topic setting {name!r}; there are {', '.join(_RULES)}")
+                raise InvalidConfig(f"unknown topic setting {name[:_SHOWN_CHARACTERS]!r}; there are {', '.join(_RULES)}")
             values[name] = rule(name, text)
         return msgspec.convert(values, cls)
 
@@ -47,12 +48,16 @@ class TopicConfig(msgspec.Struct, frozen=True, rename=lambda name: name.replace(
         return {name: str(value) for name, value in msgspec.to_builtins(self).items()}
 
 
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,19}\Z")
+_SHOWN_CHARACTERS = 100  # of a wrong value, in the error about it
+
+
 def _number(low: int, high: int = (1 << 62), *, unlimited: bool = False) -> Callable[[str, str], int]:
     def rule(name: str, text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise InvalidConfig(f"{name} is {text!r}; it takes a whole number") from None
+        # Not int() alone: it takes spaces, underscores and the digits of every script, and text of any length.
+        if not _WHOLE_NUMBER.match(text):
+            raise InvalidConfig(f"{name} is {text[:_SHOWN_CHARACTERS]!r}; it takes a whole number")
+        value = int(text)
         if (unlimited and value == -1) or low <= value <= high:
             return value
         raise InvalidConfig(f"{name} is {value}; it lies between {low} and {high}{', or is -1' if unlimited else ''}")
@@ -63,14 +68,14 @@ def _number(low: int, high: int = (1 << 62), *, unlimited: bool = False) -> Call
 def _choice(*choices: str) -> Callable[[str, str], str]:
     def rule(name: str, text: str) -> str:
         if text not in choices:
-            raise InvalidConfig(f"{name} is {text!r}; it takes {', '.join(choices)}")
+            raise InvalidConfig(f"{name} is {text[:_SHOWN_CHARACTERS]!r}; it takes {', '.join(choices)}")
         return text
 
     return rule
 
 
 _RULES: dict[str, Callable[[str, str], Any]] = {
-    "segment.bytes": _number(1_024, 1 << 31),
+    "segment.bytes": _number(1_024, (1 << 31) - 1),  # positions in an index are 32 bits, signed
     "segment.ms": _number(1),
     "index.interval.bytes": _number(0, 1 << 30),
     "retention.ms": _number(0, unlimited=True),

@@ -4,7 +4,6 @@ import msgspec
 
 from logsvc_common.errors import InvalidConfig
 
-
 ATTEMPTS_LIMIT = 1_000_000
 BACKOFF_LIMIT_MS = 366 * 86_400_000  # a wait added to a date still is one
 NO_RETRY_LIMIT = 100  # exception classes a policy may name
@@ -31,9 +30,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, array_like=True):
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_attempts <= ATTEMPTS_LIMIT:
-            raise InvalidConfig(
-                f"max_attempts is {self.max_attempts}; with the first try it lies between 1 and {ATTEMPTS_LIMIT}"
-            )
+            raise InvalidConfig(f"max_attempts is {self.max_attempts}; it lies between 1 (the first try) and {ATTEMPTS_LIMIT}")
         if not 0 <= self.initial_ms <= self.max_ms <= BACKOFF_LIMIT_MS:
             raise InvalidConfig(
                 f"initial_ms is {self.initial_ms}, max_ms {self.max_ms}; they rise from 0 to at most {BACKOFF_LIMIT_MS}"
