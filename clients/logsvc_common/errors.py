@@ -184,6 +184,14 @@ class DiskFull(BrokerError):
     retriable = True
 
 
+class DataFolderLocked(BrokerError):
+    """Another broker runs on this data folder. Found at start; never travels."""
+
+
+class DataFolderUnusable(BrokerError):
+    """The data folder cannot be made, read or written. Found at start; never travels."""
+
+
 class BrokerOverloaded(BrokerError):
     """A limit on bytes or requests in flight is reached."""
 
