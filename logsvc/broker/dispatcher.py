@@ -1,5 +1,6 @@
 """Frames in, the right handler called. Whatever arrives, nothing but an answer leaves here: never an exception."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,7 @@ NO_CORRELATION_ID = 0  # clients count from 1: an answer with 0 belongs to no re
 
 
 class Dispatcher:
-    """Decodes requests and hands each to the handler of its api."""
+    """Decodes requests and hands each to the handler of its api. `idle` is set while none is unanswered."""
 
     def __init__(self, handlers: Mapping[Api, Handler], send: Send, metrics: BrokerMetrics) -> None:
         missing = set(Api) - set(handlers)
@@ -29,6 +30,8 @@ class Dispatcher:
         self._send = send
         self._metrics = metrics
         self.open_requests = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
         self.undecodable = 0
 
     def receive(self, peer: bytes, frames: Sequence[Buffer]) -> None:
@@ -44,11 +47,14 @@ class Dispatcher:
 
         def ended(error: LogsvcError | None) -> None:
             self.open_requests -= 1
+            if not self.open_requests:
+                self.idle.set()
             self._metrics.request_seconds(api).observe(time.perf_counter() - started)
             if error is not None:
                 self._metrics.request_error(api, error)
 
         self.open_requests += 1
+        self.idle.clear()
         exchange: Exchange[Any] = Exchange(peer, api, request.correlation_id, request.body, request.payload, self._send, ended)
         guarded(self._handlers[api], exchange)
 

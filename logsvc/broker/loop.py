@@ -114,10 +114,9 @@ class Broker:
             self._timer.cancel()
         self._fetch.stop()
         self.groups.stop()
-        deadline_ms = self._clock.monotonic_ms() + self._settings.shutdown_timeout_ms
-        while (self._dispatcher.open_requests or self._group_commit.busy) and self._clock.monotonic_ms() < deadline_ms:
-            await asyncio.sleep(0.005)
-        if self._dispatcher.open_requests:
+        try:
+            await asyncio.wait_for(self._dispatcher.idle.wait(), self._settings.shutdown_timeout_ms / 1000)
+        except TimeoutError:
             logger.warning("stopping with %d requests unanswered", self._dispatcher.open_requests)
         await asyncio.to_thread(self._group_commit.stop)
 
@@ -128,13 +127,11 @@ class Broker:
         if self.stopping:
             return
         monotonic_ms = self._clock.monotonic_ms()
-        due_ms = [self._retention_due_ms]
-        for deadline_ms in (self._fetch.parked.next_deadline_ms(), self.groups.next_deadline_ms()):
-            if deadline_ms is not None:
-                due_ms.append(deadline_ms)
-        if (flush_ms := self._appender.next_due_ms()) is not None:
-            due_ms.append(monotonic_ms + max(0, flush_ms - self._clock.wall_ms()))
-        first_ms = min(due_ms)
+        flush_ms = self._appender.next_due_ms()
+        if flush_ms is not None:
+            flush_ms = monotonic_ms + max(0, flush_ms - self._clock.wall_ms())
+        waits = (self._fetch.parked.next_deadline_ms(), self.groups.next_deadline_ms(), flush_ms)
+        first_ms = min([self._retention_due_ms, *(wait for wait in waits if wait is not None)])
         if self._timer is not None:
             if self._timer_ms <= first_ms:
                 return

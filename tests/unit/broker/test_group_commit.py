@@ -1,0 +1,113 @@
+"""Group commit: one fsync for all that came meanwhile, and what a failed one means."""
+
+import queue
+import threading
+
+from logsvc.broker.group_commit import GroupCommit
+from logsvc_common.errors import LogsvcError, StorageFailed
+
+
+class GatedLog:
+    """A log whose sync waits until it is let through."""
+
+    def __init__(self) -> None:
+        self.entered: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.gate: queue.SimpleQueue[LogsvcError | None] = queue.SimpleQueue()
+        self.syncs = 0
+        self.under_way = 0
+
+    def sync(self) -> int:
+        self.under_way += 1
+        assert self.under_way == 1, "two syncs of one log at a time"
+        self.syncs += 1
+        self.entered.put(None)
+        error = self.gate.get(timeout=10)
+        self.under_way -= 1
+        if error is not None:
+            raise error
+        return self.syncs
+
+
+class Loop:
+    """The event loop's queue, run by hand."""
+
+    def __init__(self) -> None:
+        self.calls: queue.SimpleQueue = queue.SimpleQueue()
+        self.thread = threading.get_ident()
+
+    def run_one(self) -> None:
+        self.calls.get(timeout=10)()
+
+
+def start() -> tuple[Loop, GroupCommit, list[float]]:
+    loop, seconds = Loop(), []
+    return loop, GroupCommit(loop.calls.put, seconds.append, threads=2), seconds
+
+
+def test_all_that_commit_during_a_sync_share_the_next_one() -> None:
+    loop, commits, seconds = start()
+    log, told = GatedLog(), []
+    commits.commit(log, lambda error: told.append((1, error)))
+    log.entered.get(timeout=10)
+    for number in (2, 3, 4):
+        commits.commit(log, lambda error, number=number: told.append((number, error)))
+
+    log.gate.put(None)
+    loop.run_one()
+    assert told == [(1, None)]
+    assert commits.busy
+
+    log.gate.put(None)
+    loop.run_one()
+    assert told == [(1, None), (2, None), (3, None), (4, None)]
+    assert log.syncs == 2
+    assert not commits.busy
+    assert len(seconds) == 2
+    commits.stop()
+
+
+def test_different_logs_sync_side_by_side() -> None:
+    loop, commits, _ = start()
+    first, second, told = GatedLog(), GatedLog(), []
+    commits.commit(first, lambda error: told.append("first"))
+    commits.commit(second, lambda error: told.append("second"))
+    first.entered.get(timeout=10)
+    second.entered.get(timeout=10)
+
+    second.gate.put(None)
+    loop.run_one()
+    assert told == ["second"]
+    first.gate.put(None)
+    loop.run_one()
+    assert told == ["second", "first"]
+    commits.stop()
+
+
+def test_a_failed_sync_is_told_to_everyone_who_waited_for_it_and_not_to_the_next() -> None:
+    loop, commits, _ = start()
+    log, told = GatedLog(), []
+    commits.commit(log, lambda error: told.append(error))
+    log.entered.get(timeout=10)
+    commits.commit(log, lambda error: told.append(error))
+    failure = StorageFailed("the disk is gone")
+    log.gate.put(failure)
+    loop.run_one()
+    assert told == [failure]
+    log.gate.put(None)
+    loop.run_one()
+    assert told == [failure, None]
+    commits.stop()
+
+
+def test_a_sync_that_breaks_in_an_unforeseen_way_is_still_answered() -> None:
+    loop, commits, _ = start()
+
+    class Broken:
+        def sync(self) -> int:
+            raise ValueError("a bug")
+
+    told: list[LogsvcError | None] = []
+    commits.commit(Broken(), told.append)
+    loop.run_one()
+    assert isinstance(told[0], StorageFailed)
+    commits.stop()
