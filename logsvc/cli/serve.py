@@ -44,7 +44,7 @@ def serve(
     """Run a broker until SIGTERM or Ctrl-C.
 
     It prints one line on stdout when clients can connect, and logs on stderr. An acknowledged record is on the disk: stopping
-    the broker, with kill -9 too, loses none. Settings are also read from LOGSVC_DATA_DIR, LOGSVC_BIND, LOGSVC_HTTP_PORT and so on.
+    the broker, with kill -9 too, loses none. Settings are also read from LOGSVC_DATA_DIR, LOGSVC_BIND and so on.
 
     \b
     Examples:

@@ -185,6 +185,6 @@ def build_app(metrics: BrokerMetrics, health: Callable[[], Health]) -> "Starlett
             return JSONResponse({"status": "recovering"}, status_code=503)
         return JSONResponse({"status": "ready"})
 
-    return Starlette(
-        routes=[Route("/metrics", metrics_page), Route("/healthz", healthz), Route("/readyz", readyz)],
-    )
+    app = Starlette(routes=[Route("/metrics", metrics_page), Route("/healthz", healthz), Route("/readyz", readyz)])
+    app.router.redirect_slashes = False
+    return app
