@@ -20,7 +20,8 @@ class GroupHeartbeat(Request, frozen=True):
     """KIP-848's ConsumerGroupHeartbeat. `member_epoch` JOIN_EPOCH joins, LEAVE_EPOCH leaves.
 
     `member_id` is made by the client, random. `topics`, `assignor` and `session_timeout_ms` are sent when joining or when
-    they change, else None. `owned` is what the member holds now; None when unchanged since the last heartbeat.
+    they change, else None. `owned` is what the member holds now; None when unchanged since the last heartbeat that was
+    answered without an assignment.
     """
 
     API: ClassVar[Api] = Api.GROUP_HEARTBEAT
@@ -46,13 +47,15 @@ class GroupHeartbeatReply(Message, frozen=True):
 
 
 class Failure(Message, frozen=True):
-    """One failed record. `key_hash` groups records that must keep their order (None: no key)."""
+    """One failed record. `key_hash` groups records that must keep their order (None: no key). `attempt` is the number of the
+    try that failed, 1 for the first; it tells a report sent twice from a second failure. 0 when it is not known."""
 
     offset: Int64
     error: str
     exception_class: str = ""
     stacktrace: str = ""
     key_hash: Int64 | None = None
+    attempt: Int64 = 0
 
 
 class Parked(Message, frozen=True):
@@ -87,7 +90,8 @@ class Commit(Request, frozen=True):
 
 
 class Verdict(Message, frozen=True):
-    """What became of a failure: `state` is `waiting`, `parked`, `dead_lettered`, `discarded` or `paused`."""
+    """What became of a failure: `state` is `waiting`, `parked`, `dead_lettered`, `discarded` or `paused`, or `done` when the
+    record was finished before this report of it came."""
 
     offset: Int64
     state: str
@@ -125,7 +129,8 @@ class FetchOffsets(Request, frozen=True):
 
 
 class Outstanding(Message, frozen=True):
-    """A failed or parked record that is not done yet; later records of its key wait behind it."""
+    """A failed or parked record that is not done yet; later records of its key wait behind it. State `done` is a record
+    finished ahead of the committed offset: it is skipped when it is read again, and nothing waits behind it."""
 
     offset: Int64
     key_hash: Int64 | None
@@ -133,12 +138,13 @@ class Outstanding(Message, frozen=True):
 
 
 class FetchOffsetsResult(Result, frozen=True, kw_only=True):
-    """`committed` is -1 when the group has committed nothing here."""
+    """`committed` is -1 when the group has committed nothing here; `full` as in CommitResult."""
 
     topic: str
     partition: Int64
     committed: Int64 = -1
     outstanding: list[Outstanding] = []
+    full: bool = False
 
 
 class FetchOffsetsReply(Message, frozen=True):
@@ -146,7 +152,11 @@ class FetchOffsetsReply(Message, frozen=True):
 
 
 class FetchRetries(Request, frozen=True):
-    """The failed and parked records that are due in these partitions of a member. Waits up to `max_wait_ms` for one."""
+    """The failed and parked records that are due in these partitions of a member. Waits up to `max_wait_ms` for one.
+
+    A record is handed out once, until it is reported failed or its partition moves. `poll` numbers the requests of a member
+    from 1: sending one again under the same number, when its answer was lost, gets the same records again.
+    """
 
     API: ClassVar[Api] = Api.FETCH_RETRIES
     group: str
@@ -155,6 +165,7 @@ class FetchRetries(Request, frozen=True):
     partitions: list[FetchOffsetsPartition]
     max_wait_ms: Int64 = 500
     max_records: Int64 = 500
+    poll: Int64 = 0
 
 
 class DueRecord(Message, frozen=True):
@@ -173,9 +184,11 @@ class RetriesResult(Result, frozen=True, kw_only=True):
 
 class FetchRetriesReply(Message, frozen=True):
     """Payload: one frame a result: the whole batches that hold its records, ascending. A record that retention has
-    removed is not in them: the member reports it failed."""
+    removed is not in them: the member reports it failed. Partitions with nothing due are left out. `full` lists those of the
+    partitions asked for that should still take no new records."""
 
     results: list[RetriesResult]
+    full: list[TopicPartitions] = []
 
 
 class ListGroups(Request, frozen=True):
