@@ -1,0 +1,117 @@
+"""`logsvc group`: who reads what, how far behind, and what has failed."""
+
+from typing import Annotated, Any
+
+import typer
+
+from logsvc.cli.connect import DEFAULT_SERVER, FormatOption, ServerOption, connect, noun
+from logsvc.cli.output import Format, write_json, write_line, write_table
+from logsvc.cli.positions import format_age
+from logsvc_common.messages import DescribeGroupReply, GroupPartition, TopicPartitions
+
+app = noun("Look at consumer groups: members, lag, failed records.")
+
+
+@app.command("list")
+def list_groups(server: ServerOption = DEFAULT_SERVER, format: FormatOption = Format.TEXT) -> None:
+    """List the groups, with their lag in records and what they have failed.
+
+    \b
+    Examples:
+      logsvc group list
+      logsvc group list --format json | jq '.[] | select(.lag > 1000)'
+    """
+    with connect(server) as admin:
+        groups = sorted(admin.list_groups(), key=lambda group: group.group)
+    if format is Format.JSON:
+        write_json(
+            [
+                {"group": g.group, "state": g.state, "members": g.members, "topics": g.topics, "lag": g.lag, "failed": g.failed}
+                for g in groups
+            ]
+        )
+        return
+    rows = [(g.group, g.state, g.members, g.lag, g.failed, ", ".join(g.topics) or "-") for g in groups]
+    write_table(("GROUP", "STATE", "MEMBERS", "LAG", "FAILED", "TOPICS"), rows)
+
+
+@app.command()
+def describe(
+    group: Annotated[str, typer.Argument(metavar="GROUP", help="Name of the group.")],
+    server: ServerOption = DEFAULT_SERVER,
+    format: FormatOption = Format.TEXT,
+) -> None:
+    """Show a group's members, and for each partition where it stands.
+
+    LAG counts records between the committed offset and the end; BEHIND is the age of the first record not consumed. FAILED
+    counts failed records that are not done yet, by state.
+
+    \b
+    Examples:
+      logsvc group describe billing
+      logsvc group describe billing --format json | jq '[.partitions[].lag] | add'
+    """
+    with connect(server) as admin:
+        found = admin.describe_group(group)
+    if format is Format.JSON:
+        write_json(_document(found))
+        return
+    write_line(f"group {found.group}  state {found.state}  epoch {found.epoch}  assignor {found.assignor}")
+    members = [(m.member_id, m.client_id or "-", m.member_epoch, _partitions(m.owned)) for m in found.members]
+    write_table(("MEMBER", "CLIENT", "EPOCH", "OWNS"), members)
+    rows = [
+        (
+            p.topic,
+            p.partition,
+            p.committed if p.committed >= 0 else "-",
+            p.end_offset,
+            p.lag,
+            format_age(p.lag_ms),
+            _failed(p),
+            p.member_id or "-",
+        )
+        for p in found.partitions
+    ]
+    write_table(("TOPIC", "PARTITION", "COMMITTED", "END", "LAG", "BEHIND", "FAILED", "MEMBER"), rows)
+
+
+def _partitions(owned: list[TopicPartitions]) -> str:
+    return ", ".join(f"{entry.topic}-{partition}" for entry in owned for partition in entry.partitions) or "-"
+
+
+def _failed(partition: GroupPartition) -> str:
+    return ", ".join(f"{count} {state}" for state, count in sorted(partition.failed.items()) if count) or "-"
+
+
+def _document(group: DescribeGroupReply) -> dict[str, Any]:
+    return {
+        "group": group.group,
+        "state": group.state,
+        "epoch": group.epoch,
+        "assignor": group.assignor,
+        "members": [
+            {
+                "member_id": member.member_id,
+                "client_id": member.client_id,
+                "instance_id": member.instance_id,
+                "member_epoch": member.member_epoch,
+                "owned": {entry.topic: entry.partitions for entry in member.owned},
+                "target": {entry.topic: entry.partitions for entry in member.target},
+            }
+            for member in group.members
+        ],
+        "partitions": [
+            {
+                "topic": partition.topic,
+                "partition": partition.partition,
+                "committed": partition.committed if partition.committed >= 0 else None,
+                "start_offset": partition.start_offset,
+                "end_offset": partition.end_offset,
+                "lag": partition.lag,
+                "lag_ms": partition.lag_ms,
+                "member_id": partition.member_id or None,
+                "failed": partition.failed,
+            }
+            for partition in group.partitions
+        ],
+    }
