@@ -33,7 +33,9 @@ Header = tuple[str, bytes | None]
 
 HEADER_BYTES = 61
 LENGTH_END = 12  # where the bytes counted by `length` begin
+CRC_AT = 17  # where the CRC stands
 CRC_START = 21  # where the bytes covered by the CRC begin
+PRODUCER_START = 43  # where producer id, epoch and sequence stand
 BATCH_BYTES_LIMIT = 1 << 30  # no batch is larger, whatever a length field says
 DECODED_BYTES_MAX = 128 << 20  # what the records of one compressed batch may inflate to: twice the largest max.message.bytes
 
@@ -52,6 +54,8 @@ _XERIAL_HEADER_BYTES = 16
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 _BLOCK_LENGTH = struct.Struct(">i")
 _STAMP = struct.Struct(">qii")
+_PRODUCER = struct.Struct(">qhi")
+_CRC = struct.Struct(">I")
 _crc32c = crc32.iscsi
 
 
@@ -186,20 +190,21 @@ def _followed(batch: Buffer) -> Buffer:
 
 def _inflate(batch: Buffer, codec: int) -> memoryview:
     """The same batch with its records uncompressed. Length and CRC in its header are still those of the compressed one."""
-    decompress = _DECOMPRESSORS.get(codec)
-    if decompress is None:
+    if codec not in _DECOMPRESSORS:
         raise CorruptBatch(f"codec {codec} is not known")
+    decompress, ratio_max = _DECOMPRESSORS[codec]
     packed = memoryview(batch)[HEADER_BYTES:]
-    room = _INFLATE_FIRST_BYTES
+    room_max = min(len(packed) * ratio_max, DECODED_BYTES_MAX)
+    room = min(_INFLATE_FIRST_BYTES, room_max)
     while True:
         plain = bytearray(HEADER_BYTES + room)
         try:
             used = decompress(packed, memoryview(plain)[HEADER_BYTES:])
         except cramjam.DecompressionError:
             # Too little room and bad input are told apart only by trying again.
-            if room >= DECODED_BYTES_MAX:
+            if room >= room_max:
                 raise
-            room = min(room * _INFLATE_GROWTH, DECODED_BYTES_MAX)
+            room = min(room * _INFLATE_GROWTH, room_max)
             continue
         plain[:HEADER_BYTES] = batch[:HEADER_BYTES]
         plain[_ATTRIBUTES_LOW_BYTE] &= ~CODEC_MASK
@@ -220,11 +225,12 @@ def _decompress_snappy(packed: memoryview, plain: memoryview) -> int:
     return used
 
 
-_DECOMPRESSORS: dict[int, Callable[[memoryview, memoryview], int]] = {
-    CODECS["gzip"]: cramjam.gzip.decompress_into,
-    CODECS["snappy"]: _decompress_snappy,
-    CODECS["lz4"]: cramjam.lz4.decompress_into,
-    CODECS["zstd"]: cramjam.zstd.decompress_into,
+# Each with the most one byte can inflate to in its format. For zstd: a block of 128 KiB, repeated, takes 4 bytes.
+_DECOMPRESSORS: dict[int, tuple[Callable[[memoryview, memoryview], int], int]] = {
+    CODECS["gzip"]: (cramjam.gzip.decompress_into, 1_032),
+    CODECS["snappy"]: (_decompress_snappy, 64),
+    CODECS["lz4"]: (cramjam.lz4.decompress_into, 255),
+    CODECS["zstd"]: (cramjam.zstd.decompress_into, 32_768),
 }
 
 
@@ -296,3 +302,12 @@ def encode(
     batch = made.build()
     struct.pack_into(">q", batch, 0, base_offset)
     return bytes(batch)
+
+
+def restamp_producer(batch: bytearray, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
+    """Give an encoded batch another producer state, in place, and the CRC that goes with it.
+
+    Needed only when a producer starts a new epoch (KIP-360); nothing is encoded again.
+    """
+    _PRODUCER.pack_into(batch, PRODUCER_START, producer_id, producer_epoch, base_sequence)
+    _CRC.pack_into(batch, CRC_AT, _crc32c(memoryview(batch)[CRC_START:]))

@@ -1,4 +1,4 @@
-"""The bytes of a batch are Kafka's: what Kafka wrote is read here, and what is written here is what Kafka would have written."""
+"""The bytes of a batch are Kafka's: what Kafka wrote is read here, and what is written here is what Kafka would write."""
 
 import struct
 

@@ -101,7 +101,8 @@ def test_a_header_is_read_in_the_middle_of_a_buffer() -> None:
 def test_any_kind_of_buffer_is_read(kind: type) -> None:
     batch = kind(by_kafka("snappy"))
     header = accepted(batch)
-    assert header.size == len(batch) and len(decode(batch)) == 3
+    assert header.size == len(batch)
+    assert len(decode(batch)) == 3
 
 
 def test_sequences_wrap_at_two_to_the_thirty_first() -> None:

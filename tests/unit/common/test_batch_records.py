@@ -182,3 +182,10 @@ def test_a_batch_larger_than_the_room_tried_first_is_inflated_whole(codec: str) 
     value = bytes(range(256)) * 1_024
     batch = encode([RecordData(value, timestamp_ms=i) for i in range(12)], codec=CODECS[codec])
     assert [record.value for record in decode(batch)] == [value] * 12
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_the_most_compressible_batch_is_inflated_whole(codec: str) -> None:
+    # The room given to a decompressor follows from the most its format can inflate to: it must be enough for the extreme.
+    value = bytes(8 << 20)
+    assert decode(encode([RecordData(value)], codec=CODECS[codec]))[0].value == value

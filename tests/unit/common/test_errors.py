@@ -47,7 +47,9 @@ def test_codes_below_a_thousand_are_kafkas() -> None:
 @pytest.mark.parametrize("error", WITH_CODE, ids=lambda error: error.__name__)
 def test_an_error_comes_out_of_the_wire_as_it_went_in(error: type[LogsvcError]) -> None:
     back = from_wire(error.code, "why: ünicode")
-    assert type(back) is error and back.message == "why: ünicode" and str(back) == "why: ünicode"
+    assert type(back) is error
+    assert back.message == "why: ünicode"
+    assert str(back) == "why: ünicode"
     assert type(pickle.loads(pickle.dumps(back))) is error
 
 
@@ -58,10 +60,12 @@ def test_an_unknown_code_is_an_error_still(code: int) -> None:
 
 @pytest.mark.parametrize("error", ALL, ids=lambda error: error.__name__)
 def test_an_error_explains_itself_in_one_sentence(error: type[LogsvcError]) -> None:
-    assert error.__doc__ and error().message
+    assert error.__doc__
+    assert error().message
 
 
 def test_what_only_the_client_finds_out_has_no_code() -> None:
     for error in ALL:
         if issubclass(error, ClientError):
-            assert error.code == -1 and error not in BY_CODE.values()
+            assert error.code == -1
+            assert error not in BY_CODE.values()

@@ -49,7 +49,8 @@ def refusal(*frames: bytes) -> tuple[LogsvcError, int | None]:
 )
 def test_a_header_frame_that_is_none_is_refused_without_a_correlation_id(frame: bytes) -> None:
     cause, correlation_id = refusal(frame)
-    assert isinstance(cause, InvalidRequest) and correlation_id is None
+    assert isinstance(cause, InvalidRequest)
+    assert correlation_id is None
 
 
 def test_a_request_cut_at_any_byte_is_refused() -> None:
@@ -76,14 +77,16 @@ def test_a_header_frame_over_its_limit_is_refused_before_it_is_parsed() -> None:
 @pytest.mark.parametrize("api", [0, -1, 7, 9, 26, 1 << 40, (1 << 64) - 1])
 def test_an_unknown_api_is_refused_to_the_one_who_asked(api: int) -> None:
     cause, correlation_id = refusal(pack([api, 1, 99, []]))
-    assert isinstance(cause, UnsupportedVersion) and correlation_id == 99
+    assert isinstance(cause, UnsupportedVersion)
+    assert correlation_id == 99
 
 
 @pytest.mark.parametrize("version", [-1, 0, 2, 1 << 40])
 @pytest.mark.parametrize("api", list(Api))
 def test_a_version_not_spoken_is_refused_and_those_that_are_get_named(api: Api, version: int) -> None:
     cause, correlation_id = refusal(pack([int(api), version, 99, []]))
-    assert isinstance(cause, UnsupportedVersion) and correlation_id == 99
+    assert isinstance(cause, UnsupportedVersion)
+    assert correlation_id == 99
     assert "1 to 1" in cause.message
 
 
@@ -106,7 +109,9 @@ def test_a_version_not_spoken_is_refused_and_those_that_are_get_named(api: Api, 
 )
 def test_a_body_that_does_not_fit_is_refused_to_the_one_who_asked(body: object) -> None:
     cause, correlation_id = refusal(pack([int(Api.COMMIT), 1, 99, body]))
-    assert isinstance(cause, InvalidRequest) and cause.message.startswith("COMMIT") and correlation_id == 99
+    assert isinstance(cause, InvalidRequest)
+    assert cause.message.startswith("COMMIT")
+    assert correlation_id == 99
 
 
 @pytest.mark.parametrize("depth", [100, 1_000, 10_000, 1_000_000])

@@ -47,12 +47,17 @@ def test_an_illegal_name_is_refused_with_a_short_reason(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a", "...", "a.b_c-D9", "-", "_", "__x", "a" * NAME_LENGTH_MAX])
 def test_a_legal_name_is_returned(name: str) -> None:
-    assert check_topic(name) == name and check_group(name) == name
+    assert check_topic(name) == name
+    assert check_group(name) == name
 
 
 def test_internal_and_dead_letter_topics_are_told_by_their_prefix() -> None:
-    assert is_internal(GROUPS_TOPIC) and not is_internal("_x") and not is_internal("orders")
-    assert is_dead_letter("dlq.orders.billing") and not is_dead_letter("dlqx") and not is_dead_letter("orders")
+    assert is_internal(GROUPS_TOPIC)
+    assert not is_internal("_x")
+    assert not is_internal("orders")
+    assert is_dead_letter("dlq.orders.billing")
+    assert not is_dead_letter("dlqx")
+    assert not is_dead_letter("orders")
 
 
 def test_a_dead_letter_topic_is_named_after_topic_and_group() -> None:
