@@ -1,0 +1,504 @@
+"""The producer's batches, from the first record to the acknowledgement, as a pure machine.
+
+A partition has at most one open batch, that `append` fills; a queue of sealed ones; and up to `max_in_flight` flying.
+
+    open --full, linger over, expedited--> sealed --drain--> flying --reply--> done
+                                             ^                  |
+                                             +-- retriable -----+
+
+Order. Batches of a partition leave in the order they were sealed, and a batch that comes back goes in front of those
+behind it. With an idempotent producer (KIP-98) each carries a sequence, assigned when it first leaves; the broker refuses
+one that does not follow (OutOfOrderSequence), so a batch that overtakes a lost one is refused and sent again behind it,
+and one that arrives twice is appended once.
+
+Restart of sequences (KIP-360). A batch that took a sequence and is given up (delivery timeout, a refusal for good) leaves
+a gap that nothing may follow. Then the producer needs its next epoch: it stops sending, except the batches whose fate is
+in doubt (sent, connection lost), because only under their old sequence can the broker tell whether it has them. When
+nothing is flying and nothing in doubt, `needs_epoch` turns true; `new_producer` numbers what is left from 0.
+
+Memory. An open batch reserves the bytes it may grow to, a sealed one what it holds; the sum stays below `buffer_bytes`.
+Where many partitions are written, batches get smaller so that half the memory holds one open batch each.
+
+Times are monotonic milliseconds, given by the caller; the caller also holds the lock.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from logsvc_client.partitioner import next_sticky, partition_for
+from logsvc_client.records import RecordMetadata
+from logsvc_common.batch import Builder, Header, builder, restamp_producer
+from logsvc_common.errors import (
+    DeliveryTimeout,
+    LogsvcError,
+    OutOfOrderSequence,
+    RecordTooLarge,
+    UnknownPartition,
+)
+
+BATCH_BYTES_MIN = 16_384  # how small a batch's limit may become when many partitions share the memory
+REQUEST_BYTES_MAX = 1 << 20  # a request takes batches of several partitions up to this
+REQUEST_BATCHES_MAX = 256
+RECORD_OVERHEAD_BYTES = 128  # more than the header of a batch and of one record need
+RETRY_BACKOFF_MIN_MS = 20
+RETRY_BACKOFF_MAX_MS = 1_000
+RESTARTS_MAX = 3  # times a batch may be numbered anew before its refusal is final
+NEVER_MS = 1 << 62
+
+OnDelivery = Callable[[RecordMetadata | None, LogsvcError | None], None]
+
+
+class ProducerBatch:
+    """One batch and what becomes of it. Everything but the result is dropped when it is done."""
+
+    __slots__ = (
+        "append",
+        "base_offset",
+        "builder",
+        "callbacks",
+        "count",
+        "data",
+        "deliver_by_ms",
+        "done",
+        "doubtful",
+        "due_ms",
+        "error",
+        "order",
+        "queue",
+        "reserved_bytes",
+        "restarts",
+        "sequence",
+        "stamp",
+        "tries",
+        "waiters",
+    )
+
+    def __init__(self, queue: "PartitionQueue", made: Builder, reserved_bytes: int, due_ms: int, deliver_by_ms: int) -> None:
+        self.queue = queue
+        self.builder: Builder | None = made
+        self.append = made.append  # bound once: the hot path saves a lookup for every record
+        self.count = 0
+        self.data: bytearray | None = None
+        self.reserved_bytes = reserved_bytes
+        self.due_ms = due_ms
+        self.deliver_by_ms = deliver_by_ms
+        self.order = -1  # of sealed ones, within the partition
+        self.sequence = -1
+        self.stamp = (-1, -1, -1)
+        self.tries = 0
+        self.restarts = 0
+        self.doubtful = False  # it was sent and nobody knows whether it was appended
+        self.done = False
+        self.base_offset = -1
+        self.error: LogsvcError | None = None
+        self.callbacks: list[tuple[int, int, OnDelivery]] = []
+        self.waiters: list[Callable[[], None]] = []
+
+    def encoded(self, producer_id: int, producer_epoch: int) -> bytearray:
+        """The bytes of the batch: built once, and only renumbered after a restart of the sequences."""
+        stamp = (producer_id, producer_epoch, self.sequence)
+        if self.data is None:
+            assert self.builder is not None
+            self.builder.set_producer_state(*stamp)
+            self.data = self.builder.build()
+            self.builder = None
+            self.append = _closed
+        elif self.stamp != stamp:
+            restamp_producer(self.data, *stamp)
+        self.stamp = stamp
+        return self.data
+
+
+def _closed(offset: int, timestamp: int, key: bytes | None, value: bytes | None, headers: list[Header]) -> None:
+    raise AssertionError("a sealed batch takes no records")
+
+
+class PartitionQueue:
+    """The batches of one partition."""
+
+    __slots__ = ("flying", "next_order", "next_sequence", "open", "partition", "retry_at_ms", "sealed", "topic")
+
+    def __init__(self, topic: str, partition: int) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.open: ProducerBatch | None = None
+        self.sealed: deque[ProducerBatch] = deque()
+        self.flying: list[ProducerBatch] = []
+        self.next_order = 0
+        self.next_sequence = 0
+        self.retry_at_ms = 0
+
+    def batches(self) -> Iterable[ProducerBatch]:
+        """All that are not done, oldest first."""
+        yield from self.flying
+        yield from self.sealed
+        if self.open is not None:
+            yield self.open
+
+
+class TopicQueues:
+    """A topic's partitions, and the one that records without a key stick to."""
+
+    __slots__ = ("batch_bytes_max", "queues", "sticky")
+
+    def __init__(self, queues: list[PartitionQueue], batch_bytes_max: int, sticky: PartitionQueue) -> None:
+        self.queues = queues
+        self.batch_bytes_max = batch_bytes_max
+        self.sticky = sticky
+
+
+class Accumulator:
+    """The batches of one producer. `choose` gives random numbers of 31 bits, for the sticky placement."""
+
+    def __init__(
+        self,
+        *,
+        linger_ms: int,
+        batch_bytes: int,
+        buffer_bytes: int,
+        delivery_timeout_ms: int,
+        max_in_flight: int,
+        idempotent: bool,
+        codec: int,
+        record_bytes_max: int,
+        choose: Callable[[], int],
+    ) -> None:
+        self._linger_ms = linger_ms
+        self._batch_bytes = batch_bytes
+        self._buffer_bytes = buffer_bytes
+        self._delivery_timeout_ms = delivery_timeout_ms
+        self._max_in_flight = max_in_flight
+        self._idempotent = idempotent
+        self._codec = codec
+        self._record_bytes_max = min(record_bytes_max, buffer_bytes)
+        self._choose = choose
+        self._topics: dict[str, TopicQueues] = {}
+        self._queues: dict[tuple[str, int], PartitionQueue] = {}
+        self._lingering: deque[ProducerBatch] = deque()
+        self._to_send: dict[PartitionQueue, None] = {}  # an ordered set: queues with something to send, now or soon
+        self.expiry_ms = NEVER_MS  # no batch expires earlier
+        self._pressed = False  # somebody waits for memory: no batch lingers
+        self.free_bytes = buffer_bytes
+        self.producer_id = -1
+        self.producer_epoch = -1
+        self._restart_wanted = False
+
+    # What the user's threads call
+
+    def append(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        headers: list[Header],
+        partition: int | None,
+        timestamp_ms: int,
+    ) -> ProducerBatch | None:
+        """Add a record to an open batch: it is the last one of the batch returned. None when `open_batch` is needed."""
+        queues = self._topics.get(topic)
+        if queues is None:
+            return None
+        if partition is not None:
+            queue = self._explicit(queues, partition, topic)
+        elif key is None:
+            queue = queues.sticky
+        else:
+            queue = queues.queues[partition_for(key, len(queues.queues))]
+        batch = queue.open
+        if batch is None or batch.append(batch.count, timestamp_ms, key, value, headers) is None:
+            return None
+        batch.count += 1
+        return batch
+
+    def open_batch(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        headers: list[Header],
+        partition: int | None,
+        timestamp_ms: int,
+        now_ms: int,
+    ) -> ProducerBatch | None:
+        """Add a record where `append` could not: seal the full batch, open another. None when memory is short.
+
+        The topic must be known. Raises RecordTooLarge for a record that fits no request or not the producer's memory.
+        """
+        queues = self._topics[topic]
+        sticky = partition is None and key is None
+        if sticky:
+            self._seal_open(queues.sticky)
+            at = next_sticky(queues.sticky.partition, len(queues.queues), self._choose())
+            queues.sticky = queues.queues[at]
+        batch = self.append(topic, value, key, headers, partition, timestamp_ms)
+        if batch is not None:
+            return batch  # Another thread opened it, or the partition stuck to now had one.
+        if sticky:
+            queue = queues.sticky
+        elif partition is not None:
+            queue = queues.queues[partition]
+        else:
+            assert key is not None
+            queue = queues.queues[partition_for(key, len(queues.queues))]
+        self._seal_open(queue)
+        return self._open(queues, queue, value, key, headers, timestamp_ms, now_ms)
+
+    def _explicit(self, queues: TopicQueues, partition: int, topic: str) -> PartitionQueue:
+        if not 0 <= partition < len(queues.queues):
+            raise UnknownPartition(f"topic {topic!r} has partitions 0 to {len(queues.queues) - 1}, not {partition}")
+        return queues.queues[partition]
+
+    def _open(
+        self,
+        queues: TopicQueues,
+        queue: PartitionQueue,
+        value: bytes | None,
+        key: bytes | None,
+        headers: list[Header],
+        timestamp_ms: int,
+        now_ms: int,
+    ) -> ProducerBatch | None:
+        record_bytes = RECORD_OVERHEAD_BYTES + len(value or b"") + len(key or b"")
+        record_bytes += sum(16 + 4 * len(name) + len(text or b"") for name, text in headers)
+        if record_bytes > self._record_bytes_max:
+            raise RecordTooLarge(f"a record of {record_bytes} bytes; this producer sends at most {self._record_bytes_max}")
+        share = max(BATCH_BYTES_MIN, self._buffer_bytes // (2 * len(self._queues)))
+        limit = min(self._batch_bytes, queues.batch_bytes_max, share)
+        reserved_bytes = max(limit, record_bytes)
+        if reserved_bytes > self.free_bytes:
+            self._pressed = True
+            return None
+        deliver_by_ms = now_ms + self._delivery_timeout_ms
+        batch = ProducerBatch(queue, builder(self._codec, limit), reserved_bytes, now_ms + self._linger_ms, deliver_by_ms)
+        batch.append(0, timestamp_ms, key, value, headers)  # The first record always fits; a wrong type raises here.
+        batch.count = 1
+        self.free_bytes -= reserved_bytes
+        queue.open = batch
+        self._lingering.append(batch)
+        self.expiry_ms = min(self.expiry_ms, deliver_by_ms)
+        return batch
+
+    def expedite(self, batch: ProducerBatch) -> None:
+        """Somebody waits for this batch: it lingers no more."""
+        if not batch.done and batch.order < 0:
+            batch.due_ms = 0
+            self._to_send[batch.queue] = None
+
+    def unfinished(self) -> list[ProducerBatch]:
+        """Every batch that is not done."""
+        return [batch for queue in self._queues.values() for batch in queue.batches() if not batch.done]
+
+    # Topics
+
+    def knows(self, topic: str) -> bool:
+        """True when the partitions of the topic are known."""
+        return topic in self._topics
+
+    def set_topic(self, topic: str, partition_count: int, batch_bytes_max: int) -> None:
+        """Learn or refresh a topic: its partitions, and the largest batch it takes."""
+        queues = []
+        for partition in range(partition_count):
+            queue = self._queues.get((topic, partition))
+            if queue is None:
+                queue = self._queues[topic, partition] = PartitionQueue(topic, partition)
+            queues.append(queue)
+        known = self._topics.get(topic)
+        sticky = known.sticky if known is not None and known.sticky in queues else queues[self._choose() % partition_count]
+        self._topics[topic] = TopicQueues(queues, batch_bytes_max, sticky)
+
+    def forget_topic(self, topic: str) -> None:
+        """The next record for it needs `set_topic` first. What is on its way goes on."""
+        self._topics.pop(topic, None)
+
+    # What the I/O thread calls
+
+    def drain(self, now_ms: int) -> list[list[ProducerBatch]]:
+        """The requests to send now: each a list of batches of different partitions. They are flying from now on."""
+        self._end_lingering(now_ms)
+        requests: list[list[ProducerBatch]] = []
+        while True:
+            request: list[ProducerBatch] = []
+            size_bytes = 0
+            for queue in list(self._to_send):
+                batch = self._next(queue, now_ms)
+                if batch is None:
+                    continue
+                if request and (size_bytes + batch.reserved_bytes > REQUEST_BYTES_MAX or len(request) >= REQUEST_BATCHES_MAX):
+                    requests.append(request)
+                    request, size_bytes = [], 0
+                request.append(batch)
+                size_bytes += batch.reserved_bytes
+            if not request:
+                return requests
+            requests.append(request)
+
+    def _end_lingering(self, now_ms: int) -> None:
+        lingering = self._lingering
+        while lingering and (self._pressed or lingering[0].due_ms <= now_ms or lingering[0].order >= 0):
+            batch = lingering.popleft()
+            if batch.order < 0 and not batch.done:
+                batch.due_ms = 0
+                self._to_send[batch.queue] = None
+        self._pressed = False
+
+    def _next(self, queue: PartitionQueue, now_ms: int) -> ProducerBatch | None:
+        if not queue.sealed and (queue.open is None or queue.open.due_ms > now_ms):
+            del self._to_send[queue]
+            return None
+        if len(queue.flying) >= self._max_in_flight or queue.retry_at_ms > now_ms:
+            return None
+        if self._idempotent and (self.producer_id < 0 or self._restart_wanted):
+            return self._next_doubtful(queue)
+        if not queue.sealed:
+            self._seal_open(queue)
+        batch = queue.sealed.popleft()
+        if self._idempotent and batch.sequence < 0:
+            batch.sequence = queue.next_sequence
+            queue.next_sequence = (queue.next_sequence + batch.count) & 0x7FFFFFFF
+        return self._take_off(queue, batch)
+
+    def _next_doubtful(self, queue: PartitionQueue) -> ProducerBatch | None:
+        for batch in queue.sealed:
+            if batch.doubtful:
+                queue.sealed.remove(batch)
+                return self._take_off(queue, batch)
+        return None
+
+    def _take_off(self, queue: PartitionQueue, batch: ProducerBatch) -> ProducerBatch:
+        batch.tries += 1
+        queue.flying.append(batch)
+        return batch
+
+    def _seal_open(self, queue: PartitionQueue) -> None:
+        batch = queue.open
+        if batch is None:
+            return
+        assert batch.builder is not None
+        queue.open = None
+        batch.order = queue.next_order
+        queue.next_order += 1
+        queue.sealed.append(batch)
+        size_bytes = batch.builder.size()
+        self.free_bytes += batch.reserved_bytes - size_bytes
+        batch.reserved_bytes = size_bytes
+        self._to_send[queue] = None
+
+    def acked(self, batch: ProducerBatch, base_offset: int) -> bool:
+        """The broker has the batch. Returns True when that ended it, False when it had been given up before."""
+        batch.queue.flying.remove(batch)
+        batch.queue.retry_at_ms = 0
+        return self._finish(batch, base_offset, None)
+
+    def refused(self, batch: ProducerBatch, error: LogsvcError, now_ms: int) -> bool:
+        """The broker's answer was an error. Returns True when the batch ended in it, False when it is sent again."""
+        queue = batch.queue
+        queue.flying.remove(batch)
+        if batch.done:
+            return False
+        if error.retriable:
+            queue.retry_at_ms = now_ms + min(RETRY_BACKOFF_MAX_MS, RETRY_BACKOFF_MIN_MS << min(batch.tries - 1, 16))
+            self._return(batch)
+            return False
+        if isinstance(error, OutOfOrderSequence) and self._idempotent:
+            # Refused for its sequence means it is not in the log, whatever became of earlier tries.
+            batch.doubtful = False
+            first = all(other.done or other.order > batch.order for other in queue.batches() if other.order >= 0)
+            if first and not self._restart_wanted:
+                # Nothing before it is left to send: the broker lost the sequence, and only a new epoch starts another.
+                batch.restarts += 1
+                self._restart_wanted = True
+            if batch.restarts <= RESTARTS_MAX:
+                self._return(batch)
+                return False
+        self._give_up(batch, error)
+        return True
+
+    def lost(self, batch: ProducerBatch) -> None:
+        """The connection broke while the batch was flying: it may be in the log."""
+        batch.queue.flying.remove(batch)
+        if not batch.done:
+            batch.doubtful = True
+            self._return(batch)
+
+    def _return(self, batch: ProducerBatch) -> None:
+        queue = batch.queue
+        queue.sealed = deque(sorted([batch, *queue.sealed], key=lambda each: each.order))
+        self._to_send[queue] = None
+
+    def expire(self, now_ms: int) -> list[ProducerBatch]:
+        """The batches whose delivery timeout has passed; they end here."""
+        if now_ms < self.expiry_ms:
+            return []
+        expired = []
+        self.expiry_ms = now_ms + self._delivery_timeout_ms
+        for batch in self.unfinished():
+            if batch.deliver_by_ms > now_ms:
+                self.expiry_ms = min(self.expiry_ms, batch.deliver_by_ms)
+                continue
+            tried = f"sent {batch.tries} times, not acknowledged" if batch.tries else "never sent"
+            why = f"{batch.count} records for {batch.queue.topic}-{batch.queue.partition} {tried}"
+            self._give_up(batch, DeliveryTimeout(f"{why} within {self._delivery_timeout_ms} ms"))
+            expired.append(batch)
+        return expired
+
+    def fail_all(self, error: LogsvcError) -> list[ProducerBatch]:
+        """End everything; returns what was ended."""
+        batches = self.unfinished()
+        for batch in batches:
+            self._give_up(batch, error)
+        return batches
+
+    def _give_up(self, batch: ProducerBatch, error: LogsvcError) -> None:
+        queue = batch.queue
+        if queue.open is batch:
+            queue.open = None
+        elif batch in queue.sealed:
+            queue.sealed.remove(batch)
+        if batch.sequence >= 0:
+            self._restart_wanted = True
+        self._finish(batch, -1, error)
+
+    def _finish(self, batch: ProducerBatch, base_offset: int, error: LogsvcError | None) -> bool:
+        if batch.done:
+            return False
+        batch.base_offset = base_offset
+        batch.error = error
+        batch.done = True
+        batch.builder = batch.data = None
+        batch.append = _closed
+        self.free_bytes += batch.reserved_bytes
+        batch.reserved_bytes = 0
+        return True
+
+    # Sequences
+
+    @property
+    def needs_epoch(self) -> bool:
+        """True when a producer id, or its next epoch, must be had before anything new is sent."""
+        if not self._idempotent:
+            return False
+        if self.producer_id < 0:
+            return bool(self._to_send)
+        return self._restart_wanted and not any(
+            queue.flying or any(batch.doubtful for batch in queue.sealed) for queue in self._queues.values()
+        )
+
+    def new_producer(self, producer_id: int, producer_epoch: int) -> None:
+        """Sequences start at 0 again, under this id and epoch."""
+        self.producer_id = producer_id
+        self.producer_epoch = producer_epoch
+        self._restart_wanted = False
+        for queue in self._queues.values():
+            queue.next_sequence = 0
+            for batch in queue.sealed:
+                batch.sequence = -1
+
+    def next_due_ms(self, now_ms: int) -> int:
+        """When `drain` or `expire` will have something to do, if nothing else happens."""
+        due_ms = self.expiry_ms
+        if self._lingering:
+            due_ms = min(due_ms, self._lingering[0].due_ms)
+        for queue in self._to_send:
+            if queue.retry_at_ms > now_ms:
+                due_ms = min(due_ms, queue.retry_at_ms)
+        return due_ms
