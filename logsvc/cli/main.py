@@ -16,19 +16,11 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 import logsvc
-from logsvc_common import errors
-
-FAILED, USAGE, UNREACHABLE, NOT_FOUND, CHECK_FAILED = 1, 2, 3, 4, 5
-INTERRUPTED = 130
+from logsvc.cli.exits import UNREACHABLE, exit_code
+from logsvc_common.errors import LogsvcError
 
 # In the order of `logsvc --help`. Each is a module of this package with `app`.
 NOUNS = ("serve", "topic", "produce", "consume", "group", "dlq", "verify", "bench", "demo")
-
-_EXIT_CODES: tuple[tuple[type[errors.LogsvcError] | tuple[type[errors.LogsvcError], ...], int], ...] = (
-    ((errors.UnknownTopic, errors.UnknownGroup), NOT_FOUND),
-    ((errors.InvalidTopicName, errors.InvalidGroupName, errors.InvalidConfig, errors.InvalidPartitions), USAGE),
-    ((errors.RequestTimeout, errors.Disconnected), UNREACHABLE),
-)
 
 
 class _Commands(Mapping[str, Any]):
@@ -83,19 +75,20 @@ def logsvc_command(
     """
 
 
-def exit_code(error: errors.LogsvcError) -> int:
-    """The exit code that says who is to blame for `error`."""
-    return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), FAILED)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit the process with its code."""
     try:
         app(list(arguments) if arguments is not None else None, prog_name="logsvc")
-    except errors.LogsvcError as error:
+    except LogsvcError as error:
         _drop_unread_output()
+        code = exit_code(error)
         print(f"logsvc: {error.message}", file=sys.stderr)
-        sys.exit(exit_code(error))
+        if code == UNREACHABLE:
+            print(
+                "Is a broker running there? `logsvc serve` starts one; --server or LOGSVC_SERVER says where it is.",
+                file=sys.stderr,
+            )
+        sys.exit(code)
     except SystemExit:
         _drop_unread_output()
         raise
