@@ -23,7 +23,7 @@ they must mean something after a restart; `reanchor` bounds them by the wait tha
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from sys import intern
 from typing import NamedTuple
@@ -85,6 +85,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.DEAD_LETTERING, Event.LETTER): State.DONE,
 }
 
+NO_CHANGES: Mapping[int, "FailedOffset | None"] = {}
 _VERDICTS = {State.DEAD_LETTERING: "dead_lettered"}
 
 
@@ -347,12 +348,23 @@ class FailedOffsets:
 
     # Look
 
-    def full(self, cap: int) -> bool:
-        """True when the consumer should take no new records: `cap` entries, a pause, or a failure that holds the partition."""
-        if len(self._entries) >= cap or self._counts.get(State.PAUSED):
+    def full(self, cap: int, changes: Mapping[int, FailedOffset | None] = NO_CHANGES) -> bool:
+        """True when the consumer should take no new records: `cap` entries, a pause, or a failure that holds the partition.
+
+        With `changes`, as it will be when they are applied.
+        """
+        entries, paused = len(self._entries), self._counts.get(State.PAUSED, 0)
+        for offset, entry in changes.items():
+            old = self._entries.get(offset)
+            entries += (entry is not None) - (old is not None)
+            paused += (entry is not None and entry.state is State.PAUSED) - (old is not None and old.state is State.PAUSED)
+        if entries >= cap or paused:
             return True
-        head = self._lanes.get(PARTITION_LANE)
-        return head is not None and any(self._entries[offset].state is not State.DEAD_LETTERING for offset in head)
+        holding = (self._entries[offset] for offset in self._lanes.get(PARTITION_LANE, ()) if offset not in changes)
+        return any(
+            entry is not None and entry.lane == PARTITION_LANE and entry.state in (State.WAITING, State.PARKED)
+            for entry in (*holding, *changes.values())
+        )
 
     def outstanding(self) -> list[Outstanding]:
         """Every entry, ascending."""

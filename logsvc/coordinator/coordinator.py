@@ -1,0 +1,321 @@
+"""The group coordinator: events in; records to write, a reply and effects out.
+
+What the internal log says changes in `replay` and nowhere else, so what a restart rebuilds is what ran. `handle` decides
+against that state and returns records; its caller replays them, writes them as one atomic batch, and only when they are
+durable sends the reply and carries out the effects. State is thus ahead of the disk by what has not been answered yet,
+which is safe: whoever builds on it has records later in the same log.
+
+Beside it stands soft state that no record speaks of: when each session ends, what each member said it owns, which records
+are in a consumer's hands, which letters are to be tried again. A restart forgets it: members get a full session anew,
+hand-outs fall due again, letters are asked for again.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from logsvc.coordinator import membership, offsets
+from logsvc.coordinator.deadletter import write_effect
+from logsvc.coordinator.events import (
+    NOTHING,
+    DeadLetterFailed,
+    DeadLetterWritten,
+    Effect,
+    Event,
+    LogView,
+    Now,
+    Outcome,
+    RetriesChanged,
+    StateRecord,
+    Tick,
+    TopicDeleted,
+    TopicPartition,
+    TopicsChanged,
+)
+from logsvc.coordinator.group import Change, Group, from_wire, to_wire
+from logsvc.coordinator.limits import DEFAULT_LIMITS, CoordinatorLimits
+from logsvc.coordinator.state_log import GroupMeta, Member, RecordType, decode, group_record
+from logsvc.coordinator.timers import Timers
+from logsvc.coordinator.views import GroupView, view
+from logsvc_common.errors import GroupFull, UnknownGroup, UnknownMember
+from logsvc_common.messages import (
+    JOIN_EPOCH,
+    LEAVE_EPOCH,
+    NO_MEMBER_EPOCH,
+    Commit,
+    FetchOffsets,
+    FetchOffsetsPartition,
+    FetchRetries,
+    GroupHeartbeat,
+    GroupHeartbeatReply,
+)
+from logsvc_common.names import check_group
+from logsvc_common.retry import RetryPolicy
+
+CLOCK_STEP_MS = 100  # the wall clock may be this far behind its latest reading before due times are looked at again
+
+_MemberKey = tuple[str, str]  # group, member id
+_LetterKey = tuple[str, str, int, int]  # group, topic, partition, offset
+
+
+class Coordinator:
+    """All groups of one broker. Not thread-safe: one caller, which replays an outcome before it asks for the next.
+
+    `logs` is read while deciding; `unit` gives random numbers in [0, 1), for jitter.
+    """
+
+    def __init__(self, logs: LogView, *, limits: CoordinatorLimits = DEFAULT_LIMITS, unit: Callable[[], float]) -> None:
+        self._logs = logs
+        self._limits = limits
+        self._unit = unit
+        self._groups: dict[str, Group] = {}
+        self._sessions: Timers[_MemberKey] = Timers()
+        self._owned: dict[_MemberKey, frozenset[TopicPartition]] = {}
+        self._letters: Timers[_LetterKey] = Timers()  # failed writes, to be tried again
+        self._letter_failures: dict[_LetterKey, int] = {}
+        self._letter_backoff = RetryPolicy(initial_ms=limits.dead_letter_backoff_ms, max_ms=limits.dead_letter_backoff_max_ms)
+        self._latest_wall_ms = 0
+
+    # State
+
+    def replay(self, record: StateRecord) -> None:
+        """Apply one record of the internal log. Raises UnsupportedVersion for a record this version does not know."""
+        decoded = decode(record)
+        group = self._groups.get(decoded.group)
+        if group is None:
+            if decoded.value is None:
+                return
+            group = self._groups[decoded.group] = Group(decoded.group)
+        group.apply(decoded)
+        if decoded.value is not None:
+            return
+        if decoded.type is RecordType.MEMBER:
+            self._forget_member((decoded.group, decoded.path[0]))
+        elif decoded.type is RecordType.INTENT:
+            self._forget_letter((decoded.group, *decoded.path))
+        if not group:
+            del self._groups[decoded.group]
+
+    def snapshot(self) -> Iterator[StateRecord]:
+        """The records that rebuild this state, and no others: what a compacted internal log holds."""
+        for _, group in sorted(self._groups.items()):
+            yield from group.snapshot()
+
+    def loaded(self, now: Now) -> Outcome:
+        """Call once, after the internal log was replayed at start.
+
+        Every member gets a full session from now on; letters that were intended are asked for again; groups whose topics
+        have changed meanwhile get a new target.
+        """
+        self._latest_wall_ms = now.wall_ms
+        effects: list[Effect] = []
+        for group in self._groups.values():
+            for member_id, member in group.members.items():
+                self._sessions.set((group.name, member_id), now.monotonic_ms + member.session_timeout_ms)
+            for (topic, partition), progress in group.progress.items():
+                progress.failed.reanchor(now.wall_ms)
+                effects += (
+                    write_effect(group.name, topic, partition, offset, intent)
+                    for offset, intent in sorted(progress.intents.items())
+                )
+        outcome = self._topics_changed()
+        return Outcome(outcome.records, None, [*outcome.effects, *effects])
+
+    # Events
+
+    def handle(self, event: Event, now: Now) -> Outcome:
+        """Decide about one event. Raises a LogsvcError when a request is refused; nothing has changed then."""
+        if now.wall_ms < self._latest_wall_ms - CLOCK_STEP_MS:
+            for group in self._groups.values():
+                for progress in group.progress.values():
+                    progress.failed.reanchor(now.wall_ms)
+            self._latest_wall_ms = now.wall_ms
+        elif now.wall_ms > self._latest_wall_ms:
+            self._latest_wall_ms = now.wall_ms
+        match event:
+            case Commit():
+                return self._commit(event, now)
+            case GroupHeartbeat(member_epoch=epoch) if epoch == LEAVE_EPOCH:
+                return self._leave(event)
+            case GroupHeartbeat():
+                return self._heartbeat(event, now)
+            case FetchRetries():
+                reply = offsets.fetch_retries(self._group(event.group), event, now, self._limits)
+                return Outcome([], reply, ())
+            case FetchOffsets():
+                return Outcome([], offsets.fetch_offsets(self._groups.get(event.group), event, self._limits), ())
+            case Tick():
+                return self._tick(now)
+            case DeadLetterWritten():
+                found = self._groups.get(event.group)
+                return NOTHING if found is None else offsets.letter_written(found, event.topic, event.partition, event.offset)
+            case DeadLetterFailed():
+                return self._letter_failed(event, now)
+            case TopicDeleted():
+                return self._topic_deleted(event.topic)
+            case TopicsChanged():
+                return self._topics_changed()
+
+    def _commit(self, request: Commit, now: Now) -> Outcome:
+        group = self._groups.get(request.group)
+        if group is not None:
+            return offsets.commit(group, request, now, self._logs, self._limits, self._unit)
+        if request.member_id != "" or request.member_epoch != NO_MEMBER_EPOCH:
+            raise UnknownMember(f"group {check_group(request.group)} has no members")
+        group = self._new_group(request.group)
+        outcome = offsets.commit(group, request, now, self._logs, self._limits, self._unit)
+        if not outcome.records:
+            return outcome
+        meta = GroupMeta(0, group.meta.assignor, {})
+        return outcome._replace(records=[group_record(group.name, meta), *outcome.records])
+
+    def _heartbeat(self, request: GroupHeartbeat, now: Now) -> Outcome:
+        group = self._groups.get(request.group)
+        if group is None:
+            if request.member_epoch != JOIN_EPOCH:
+                raise UnknownMember(f"group {check_group(request.group)} has no members: join with epoch 0")
+            group = self._new_group(request.group)
+        key = (request.group, request.member_id)
+        joins = request.member_epoch == JOIN_EPOCH
+        owned = from_wire(request.owned) if request.owned is not None else None if joins else self._owned.get(key)
+        change = membership.heartbeat(group, request, owned, self._logs, self._limits)
+        old = group.members.get(request.member_id)
+        if joins and old is not None:
+            # A member that joins again holds nothing any more, even when it is given the same partitions at the same epoch.
+            for partition in (*old.assigned, *old.revoking):
+                group.release(partition)
+        member = change.members.get(request.member_id, old)
+        assert member is not None, "a heartbeat does not remove its sender"
+        self._sessions.set(key, now.monotonic_ms + member.session_timeout_ms)
+        if owned is None:
+            self._owned.pop(key, None)
+        else:
+            self._owned[key] = owned
+        known = owned == member.assigned.keys() and not member.revoking
+        reply = GroupHeartbeatReply(
+            member_id=request.member_id,
+            member_epoch=member.epoch,
+            heartbeat_interval_ms=self._heartbeat_interval_ms(member),
+            assignment=None if known and request.member_epoch == member.epoch else to_wire(member.assigned),
+        )
+        return Outcome(change.records(group.name), reply, _released(group, change))
+
+    def _heartbeat_interval_ms(self, member: Member) -> int:
+        settled = not member.revoking and member.assigned.keys() == member.target
+        usual = self._limits.heartbeat_interval_ms if settled else self._limits.heartbeat_interval_reconciling_ms
+        return min(usual, max(1, member.session_timeout_ms // 3))
+
+    def _leave(self, request: GroupHeartbeat) -> Outcome:
+        """Leaving twice is leaving: an answer that was lost must not keep a client from closing."""
+        reply = GroupHeartbeatReply(request.member_id, LEAVE_EPOCH, self._limits.heartbeat_interval_ms)
+        group = self._groups.get(request.group)
+        if group is None or request.member_id not in group.members:
+            return Outcome([], reply, ())
+        return self._remove(group, [request.member_id])._replace(reply=reply)
+
+    def _remove(self, group: Group, member_ids: list[str]) -> Outcome:
+        change = membership.remove(group, member_ids, self._logs)
+        records = change.records(group.name)
+        if len(member_ids) == len(group.members) and not group.progress:
+            # Nothing is left worth remembering, and groups that came and went must not add up to the limit.
+            records[0] = group_record(group.name, None)
+        return Outcome(records, None, _released(group, change))
+
+    def _tick(self, now: Now) -> Outcome:
+        records: list[StateRecord] = []
+        effects: list[Effect] = []
+        expired: dict[str, list[str]] = {}
+        for key in self._sessions.passed(now.monotonic_ms):
+            group = self._groups.get(key[0])
+            if group is None or key[1] not in group.members:
+                self._forget_member(key)  # a join that was never recorded
+            else:
+                expired.setdefault(key[0], []).append(key[1])
+        for name, member_ids in expired.items():
+            outcome = self._remove(self._groups[name], member_ids)
+            records += outcome.records
+            effects += outcome.effects
+        for letter in self._letters.passed(now.monotonic_ms):
+            self._letters.cancel(letter)
+            name, topic, partition, offset = letter
+            intent = self._groups[name].progress[topic, partition].intents[offset]
+            effects.append(write_effect(name, topic, partition, offset, intent))
+        return Outcome(records, None, effects)
+
+    def _letter_failed(self, event: DeadLetterFailed, now: Now) -> Outcome:
+        key = (event.group, event.topic, event.partition, event.offset)
+        group = self._groups.get(event.group)
+        progress = group.progress.get((event.topic, event.partition)) if group is not None else None
+        if progress is None or event.offset not in progress.intents:
+            return NOTHING
+        failures = self._letter_failures[key] = self._letter_failures.get(key, 0) + 1
+        self._letters.set(key, now.monotonic_ms + self._letter_backoff.backoff_ms(failures, self._unit()))
+        return NOTHING
+
+    def _topic_deleted(self, topic: str) -> Outcome:
+        records = [record for group in self._groups.values() for record in offsets.forget_topic(group, topic)]
+        changed = self._topics_changed()
+        return Outcome(records + changed.records, None, changed.effects)
+
+    def _topics_changed(self) -> Outcome:
+        records: list[StateRecord] = []
+        effects: list[Effect] = []
+        for group in self._groups.values():
+            change = membership.recount(group, self._logs)
+            if change is not None:
+                records += change.records(group.name)
+                effects += _released(group, change)
+        return Outcome(records, None, effects)
+
+    def _group(self, name: str) -> Group:
+        group = self._groups.get(name)
+        if group is None:
+            raise UnknownGroup(f"no group {check_group(name)}")
+        return group
+
+    def _new_group(self, name: str) -> Group:
+        """A group that is not kept yet: the records that this event writes make it."""
+        check_group(name)
+        if len(self._groups) >= self._limits.groups_max:
+            raise GroupFull(f"there are {len(self._groups)} groups, as many as there may be")
+        return Group(name)
+
+    def _forget_member(self, key: _MemberKey) -> None:
+        self._sessions.cancel(key)
+        self._owned.pop(key, None)
+
+    def _forget_letter(self, key: _LetterKey) -> None:
+        self._letters.cancel(key)
+        self._letter_failures.pop(key, None)
+
+    # Time
+
+    def next_deadline_ms(self) -> int | None:
+        """Monotonic time at which a Tick is useful; None when nothing waits for one."""
+        deadlines = [at for at in (self._sessions.next_ms(), self._letters.next_ms()) if at is not None]
+        return min(deadlines, default=None)
+
+    def next_due_ms(self, group: str, partitions: Iterable[FetchOffsetsPartition], member_id: str = "") -> int | None:
+        """Wall-clock time at which the next record of these partitions falls due; None when none will by itself.
+
+        With a `member_id`, only of those it may read now: what is due for somebody else is no reason to ask again.
+        """
+        found = self._groups.get(group)
+        if found is None:
+            return None
+        request = FetchRetries(group, member_id, NO_MEMBER_EPOCH, list(partitions))
+        times = (progress.failed.next_due_ms() for _, progress in offsets.readable(found, request))
+        return min((at for at in times if at is not None), default=None)
+
+    # Views
+
+    def groups(self) -> list[GroupView]:
+        """Every group, by name."""
+        return [view(group) for _, group in sorted(self._groups.items())]
+
+    def describe(self, group: str) -> GroupView:
+        """Raises UnknownGroup."""
+        return view(self._group(group))
+
+
+def _released(group: Group, change: Change) -> list[Effect]:
+    """A change of who holds what may make records due that were in somebody's hands."""
+    return [RetriesChanged(group.name)] if change.members and group.progress else []

@@ -1,0 +1,36 @@
+"""Every limit of the coordinator, with its default."""
+
+from dataclasses import dataclass
+
+IDENTIFIER_CHARACTERS_MAX = 256  # of a member, instance or client id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoordinatorLimits:
+    """Bounds on what clients can make the broker remember, and on the times they may choose.
+
+    Members heartbeat every `heartbeat_interval_ms`, every `heartbeat_interval_reconciling_ms` while they wait for partitions
+    or have some to give up, and at least three times a session.
+
+    `failures_per_partition_max` is where a partition says it is full and consumers stop reading on; a commit that would
+    leave more than `failures_per_partition_refused` is refused, for consumers that do not stop.
+    """
+
+    groups_max: int = 10_000
+    members_per_group_max: int = 1_000
+    topics_per_member_max: int = 1_000
+    failures_per_partition_max: int = 10_000
+    failures_per_partition_refused: int = 200_000
+    retries_per_fetch_max: int = 5_000
+    session_timeout_default_ms: int = 10_000
+    session_timeout_min_ms: int = 100
+    session_timeout_max_ms: int = 1_800_000
+    heartbeat_interval_ms: int = 1_000
+    heartbeat_interval_reconciling_ms: int = 200
+    error_bytes_max: int = 1_024
+    stacktrace_bytes_max: int = 8_192
+    dead_letter_backoff_ms: int = 1_000
+    dead_letter_backoff_max_ms: int = 60_000
+
+
+DEFAULT_LIMITS = CoordinatorLimits()
