@@ -1,51 +1,281 @@
 """Groups: the shell round the coordinator.
 
-The coordinator decides; here its records are written as one atomic batch to `__logsvc_groups`, replayed, and when they
-are durable the answer goes out and the effects run. An append that is refused (disk full) changes nothing: the records are
-replayed only once they are in the log.
+The coordinator decides; here its records are written as one atomic batch to `__logsvc_groups` and replayed, and when they
+are durable the answer goes out and the effects run. An append that is refused (disk full) changes nothing: records are
+replayed only once they are in the log. An answer without records still waits for what was appended before it: it may tell
+of it.
 """
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any
 
 from logsvc.broker.appender import Appender
 from logsvc.broker.dead_letters import DeadLetterWriter
 from logsvc.broker.dispatcher import guarded
 from logsvc.broker.exchange import Exchange
+from logsvc.broker.group_views import GroupViews
 from logsvc.broker.parked import Parked
 from logsvc.clock import Clock
 from logsvc.coordinator.coordinator import Coordinator
-from logsvc.coordinator.events import Effect, Event, Now, Outcome, StateRecord, Tick, TopicDeleted, TopicsChanged
-from logsvc.metrics import BrokerMetrics, GroupPartitionSample, GroupSample
+from logsvc.coordinator.events import (
+    DeadLetterFailed,
+    DeadLetterWritten,
+    Effect,
+    Event,
+    Now,
+    Outcome,
+    RetriesChanged,
+    StateRecord,
+    Tick,
+    TopicDeleted,
+    TopicsChanged,
+    WriteDeadLetter,
+)
+from logsvc.coordinator.state_log import RecordType
+from logsvc.coordinator.state_log import decode as decode_state
+from logsvc.metrics import BrokerMetrics
 from logsvc.storage.log_directory import LogDirectory
-from logsvc.storage.partition_log import AppendResult, PartitionLog
-from logsvc_common.batch import RecordData, decode, encode, parse_header, split
-from logsvc_common.errors import LogsvcError, UnknownTopic
+from logsvc.storage.partition_log import PartitionLog
+from logsvc_common.batch import RecordData, check_crc, decode, encode, parse_header, split
+from logsvc_common.errors import LogsvcError, OffsetOutOfRange, UnknownTopic
 from logsvc_common.messages import (
     Commit,
-    DescribeGroup,
-    DescribeGroupReply,
+    CommitReply,
+    DueRecord,
     FetchOffsets,
     FetchRetries,
     FetchRetriesReply,
     GroupHeartbeat,
-    GroupListing,
-    GroupPartition,
-    ListGroups,
-    ListGroupsReply,
-    Message,
-    RetriesResult,
 )
-from logsvc_common.names import GROUPS_TOPIC, check_group
+from logsvc_common.names import GROUPS_TOPIC
+
+logger = logging.getLogger(__name__)
 
 RETRIES_WAIT_MS_MAX = 60_000
 LOAD_BYTES = 8 << 20  # read at a time while the state is rebuilt
-# One record batch holds whatever one request changes: a commit may carry many failures with their texts.
+# One batch holds whatever one request changes: a commit may carry many failures with their texts.
 GROUPS_TOPIC_SETTINGS = {"retention.ms": "-1", "max.message.bytes": str(64 << 20)}
 
 
-class _Logs:
+class GroupsHandler:
+    """Everything that has to do with groups. `load` first; `views` answers what operators ask."""
+
+    def __init__(
+        self,
+        logs: LogDirectory,
+        appender: Appender,
+        clock: Clock,
+        metrics: BrokerMetrics,
+        *,
+        unit: Callable[[], float],
+    ) -> None:
+        self._logs = logs
+        self._appender = appender
+        self._clock = clock
+        self._metrics = metrics
+        self._coordinator = Coordinator(_LogView(logs), unit=unit)
+        self._letters = DeadLetterWriter(logs, appender, clock.wall_ms, self.topics_changed)
+        self._parked: Parked[str, tuple[Exchange[FetchRetries], int]] = Parked()
+        self._stopping = False
+        self._log: PartitionLog
+        self.views = GroupViews(self._coordinator, logs, clock.wall_ms)
+
+    # State
+
+    def load(self) -> None:
+        """Rebuild the state from its log, making that on the first start, and take up what was left undone."""
+        if GROUPS_TOPIC not in self._logs.topics:
+            self._logs.create_topic(GROUPS_TOPIC, 1, GROUPS_TOPIC_SETTINGS, internal=True)
+        self._log = self._logs.partition(GROUPS_TOPIC, 0)
+        for record in _records(self._log):
+            self._coordinator.replay(record)
+        self._carry_out(self._coordinator.loaded(self._now()), _ignore)
+
+    def _now(self) -> Now:
+        return Now(self._clock.wall_ms(), self._clock.monotonic_ms())
+
+    def _handle(self, event: Event, done: Callable[[Outcome, LogsvcError | None], None]) -> None:
+        """Decide about `event` and make it true; `done` follows when it is durable. Raises what the coordinator refuses."""
+        self._carry_out(self._coordinator.handle(event, self._now()), done)
+
+    def _carry_out(self, outcome: Outcome, done: Callable[[Outcome, LogsvcError | None], None]) -> None:
+        def durable(error: LogsvcError | None) -> None:
+            done(outcome, error)
+            if error is None:
+                for effect in outcome.effects:
+                    self._effect(effect)
+
+        if not outcome.records:
+            self._appender.when_durable(self._log, durable)
+            return
+        now_ms = self._clock.wall_ms()
+        batch = encode(RecordData(record.value, record.key, now_ms) for record in outcome.records)
+        self._appender.append(self._log, batch, parse_header(batch), now_ms, lambda _, error: durable(error))
+        for record in outcome.records:
+            self._coordinator.replay(record)
+
+    def _effect(self, effect: Effect) -> None:
+        if isinstance(effect, RetriesChanged):
+            self._look_again(self._parked.wake(effect.group))
+        else:
+            self._letters.write(effect, partial(self._letter_written, effect))
+
+    def _letter_written(self, effect: WriteDeadLetter, letter_offset: int, error: LogsvcError | None) -> None:
+        failure = (effect.group, effect.topic, effect.partition, effect.offset)
+        if error is None:
+            self._metrics.dead_letters(effect.group, effect.topic, effect.reason).inc()
+            self._by_itself(DeadLetterWritten(*failure, letter_offset))
+        else:
+            logger.warning("the dead letter of %s-%d offset %d could not be written yet: %s", *failure[1:], error)
+            self._by_itself(DeadLetterFailed(*failure, error.message))
+
+    def _by_itself(self, event: Event) -> None:
+        """Handle an event that nobody waits for."""
+        try:
+            self._handle(event, self._told_by_itself)
+        except LogsvcError as error:
+            logger.warning("%s was refused: %s", type(event).__name__, error)
+
+    def _told_by_itself(self, outcome: Outcome, error: LogsvcError | None) -> None:
+        self._count_rebalances(outcome)
+        if error is not None:
+            logger.error("group state could not be made durable: %s", error)
+
+    # Requests
+
+    def heartbeat(self, exchange: Exchange[GroupHeartbeat]) -> None:
+        def done(outcome: Outcome, error: LogsvcError | None) -> None:
+            _answer(exchange, outcome, error)
+            self._count_rebalances(outcome)
+
+        self._handle(exchange.body, done)
+
+    def commit(self, exchange: Exchange[Commit]) -> None:
+        def done(outcome: Outcome, error: LogsvcError | None) -> None:
+            _answer(exchange, outcome, error)
+            if error is None and isinstance(outcome.reply, CommitReply):
+                self._count_failures(exchange.body, outcome.reply)
+
+        self._handle(exchange.body, done)
+
+    def fetch_offsets(self, exchange: Exchange[FetchOffsets]) -> None:
+        self._handle(exchange.body, partial(_answer, exchange))
+
+    def fetch_retries(self, exchange: Exchange[FetchRetries]) -> None:
+        wait_ms = max(0, min(exchange.body.max_wait_ms, RETRIES_WAIT_MS_MAX))
+        self._poll_retries(exchange, self._clock.monotonic_ms() + wait_ms)
+
+    def _poll_retries(self, exchange: Exchange[FetchRetries], deadline_ms: int) -> None:
+        """Answer with what is due; else park until something may be, at `deadline_ms` (monotonic) the latest."""
+        request = exchange.body
+        now = self._now()
+        reply = self._coordinator.handle(request, now).reply
+        assert isinstance(reply, FetchRetriesReply)
+        if not reply.results and now.monotonic_ms < deadline_ms and not self._stopping:
+            look_ms = deadline_ms
+            due_ms = self._coordinator.next_due_ms(request.group, request.partitions, request.member_id)
+            if due_ms is not None:
+                look_ms = min(look_ms, now.monotonic_ms + max(1, due_ms - now.wall_ms))
+            if self._parked.add((exchange, deadline_ms), [request.group], deadline_ms=look_ms):
+                return
+        frames = [_covering(self._logs, found.topic, found.partition, found.records) for found in reply.results]
+        for found in reply.results:
+            retried = sum(record.attempt > 1 for record in found.records)
+            self._metrics.group(request.group, found.topic).retries.inc(retried)
+        exchange.reply(reply, frames)
+
+    def _look_again(self, polls: list[tuple[Exchange[FetchRetries], int]]) -> None:
+        for exchange, deadline_ms in polls:
+            guarded(lambda exchange, deadline_ms=deadline_ms: self._poll_retries(exchange, deadline_ms), exchange)  # type: ignore[misc]
+
+    # What happens without a request
+
+    def topics_changed(self) -> None:
+        """A topic was made or has grown."""
+        self._by_itself(TopicsChanged())
+
+    def topic_deleted(self, topic: str) -> None:
+        self._by_itself(TopicDeleted(topic))
+
+    def expire(self, monotonic_ms: int) -> None:
+        """Do what time has made due."""
+        self._look_again(self._parked.expire(monotonic_ms))
+        deadline_ms = self._coordinator.next_deadline_ms()
+        if deadline_ms is not None and deadline_ms <= monotonic_ms:
+            self._by_itself(Tick())
+
+    def next_deadline_ms(self) -> int | None:
+        """Monotonic time at which `expire` is useful."""
+        times = (self._parked.next_deadline_ms(), self._coordinator.next_deadline_ms())
+        return min((at for at in times if at is not None), default=None)
+
+    def stop(self) -> None:
+        """Answer all polls."""
+        self._stopping = True
+        self._look_again(self._parked.drain())
+
+    # Counting
+
+    def _count_failures(self, request: Commit, reply: CommitReply) -> None:
+        for part, result in zip(request.partitions, reply.results, strict=True):
+            if part.failed and not result.error_code:
+                self._metrics.group(request.group, part.topic).failures.inc(len(part.failed))
+
+    def _count_rebalances(self, outcome: Outcome) -> None:
+        for record in outcome.records:
+            state = decode_state(record)
+            if state.type is RecordType.GROUP and state.value is not None and state.value.epoch:
+                self._metrics.rebalances(state.group).inc()
+
+
+def _ignore(_outcome: Outcome, error: LogsvcError | None) -> None:
+    if error is not None:
+        logger.error("group state could not be made durable: %s", error)
+
+
+def _answer(exchange: Exchange[Any], outcome: Outcome, error: LogsvcError | None) -> None:
+    if error is not None:
+        exchange.refuse(error)
+    else:
+        assert outcome.reply is not None, f"{exchange.api.name} has no reply"
+        exchange.reply(outcome.reply)
+
+
+def _records(log: PartitionLog) -> Iterator[StateRecord]:
+    offset = log.start_offset
+    while offset < log.end_offset:
+        for header, batch in split(log.read(offset, LOAD_BYTES, up_to=log.end_offset)):
+            check_crc(batch, header)
+            for record in decode(batch):
+                assert record.key is not None, "a state record without a key"
+                yield StateRecord(record.key, record.value)
+            offset = header.next_offset
+
+
+def _covering(logs: LogDirectory, topic: str, partition: int, records: list[DueRecord]) -> bytes:
+    """The batches that hold `records`, which ascend; nothing for those that retention has removed."""
+    try:
+        log = logs.partition(topic, partition)
+    except UnknownTopic:
+        return b""
+    parts: list[bytes] = []
+    covered = -1
+    for record in records:
+        if record.offset <= covered:
+            continue
+        try:
+            data = log.read(record.offset, 1)
+        except OffsetOutOfRange:
+            continue
+        parts.append(data)
+        for header, _ in split(data):
+            covered = header.last_offset
+    return b"".join(parts)
+
+
+class _LogView:
     """The coordinator's read-only view of the partition logs."""
 
     def __init__(self, logs: LogDirectory) -> None:

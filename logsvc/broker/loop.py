@@ -55,7 +55,9 @@ class Broker:
         self.stopping = False
 
         self._group_commit = GroupCommit(
-            self._loop.call_soon_threadsafe, metrics.fsync_duration_seconds.observe, settings.sync_threads
+            lambda call: self._loop.call_soon_threadsafe(self._synced, call),
+            metrics.fsync_duration_seconds.observe,
+            settings.sync_threads,
         )
         self._appender = Appender(self._group_commit, self._readable)
         self._fetch = FetchHandler(logs, clock.monotonic_ms, self._count_fetched)
@@ -88,8 +90,8 @@ class Broker:
             Api.COMMIT: self.groups.commit,
             Api.FETCH_OFFSETS: self.groups.fetch_offsets,
             Api.FETCH_RETRIES: self.groups.fetch_retries,
-            Api.LIST_GROUPS: self.groups.list_groups,
-            Api.DESCRIBE_GROUP: self.groups.describe_group,
+            Api.LIST_GROUPS: self.groups.views.list_groups,
+            Api.DESCRIBE_GROUP: self.groups.views.describe_group,
         }
 
     def load(self) -> None:
@@ -100,6 +102,10 @@ class Broker:
     def receive(self, peer: bytes, frames: Sequence[Buffer]) -> None:
         """One message from a peer."""
         self._dispatcher.receive(peer, frames)
+        self._arm()
+
+    def _synced(self, call: Callable[[], None]) -> None:
+        call()
         self._arm()
 
     @property

@@ -106,7 +106,7 @@ class ZmqRouter:
 
     def start(self) -> None:
         """Begin to read."""
-        self._loop.add_reader(self._socket.getsockopt(zmq.FD), self._drain)
+        self._loop.add_reader(int(self._socket.getsockopt(zmq.FD)), self._drain)
         self._drain()
 
     def resume(self) -> None:
@@ -245,7 +245,7 @@ class ZmqRouter:
 
     def _after_send(self) -> None:
         # A send may swallow the edge of a message that came meanwhile.
-        if not self._paused and not self._drain_scheduled and self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        if not self._paused and not self._drain_scheduled and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             self._schedule_drain()
 
     def stop(self, linger_ms: int = 1_000) -> None:
@@ -253,7 +253,7 @@ class ZmqRouter:
         if self._socket.closed:
             return
         self._paused = True
-        self._loop.remove_reader(self._socket.getsockopt(zmq.FD))
+        self._loop.remove_reader(int(self._socket.getsockopt(zmq.FD)))
         if self._flush_timer is not None:
             self._flush_timer.cancel()
         self._socket.close(linger=linger_ms)

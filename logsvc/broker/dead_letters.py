@@ -1,0 +1,107 @@
+"""Writing dead letters: the coordinator says which, here they are looked for, copied and appended.
+
+The letter is searched from where the dead-letter partition ended when it was intended, so a restart between the append and
+its completion finds it instead of writing it again. It keeps the record's key, value, headers and codec.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from logsvc.broker.appender import Appender
+from logsvc.coordinator.deadletter import is_letter_for, letter
+from logsvc.coordinator.events import WriteDeadLetter
+from logsvc.storage.log_directory import LogDirectory
+from logsvc.storage.partition_log import AppendResult, PartitionLog
+from logsvc_common.batch import BatchHeader, RawRecord, check_crc, decode, encode, parse_header, split
+from logsvc_common.errors import LogsvcError, OffsetOutOfRange, UnknownTopic
+
+SEARCH_BYTES = 1 << 20  # read at a time while looking for a letter
+
+# A letter is as large as its record, which may have come compressed, plus our headers. It stays until somebody removes it.
+DEAD_LETTER_SETTINGS = {"max.message.bytes": str(64 << 20), "retention.ms": "-1"}
+
+Written = Callable[[int, LogsvcError | None], None]
+"""Told the letter's offset once it is durable, or -1 and why it could not be written."""
+
+
+class _Batch(NamedTuple):
+    log: PartitionLog
+    header: BatchHeader
+    records: dict[int, RawRecord]
+
+
+class DeadLetterWriter:
+    """`topic_changed` is called when a dead-letter topic was made or has grown."""
+
+    def __init__(
+        self, logs: LogDirectory, appender: Appender, wall_ms: Callable[[], int], topic_changed: Callable[[], None]
+    ) -> None:
+        self._logs = logs
+        self._appender = appender
+        self._wall_ms = wall_ms
+        self._topic_changed = topic_changed
+        self._last: _Batch | None = None  # failures come in runs from one batch: decode it once
+
+    def write(self, effect: WriteDeadLetter, written: Written) -> None:
+        """Write the letter unless it is there; `written` follows, perhaps before this returns. Raises nothing."""
+        try:
+            self._write(effect, written)
+        except LogsvcError as error:
+            written(-1, error)
+
+    def _write(self, effect: WriteDeadLetter, written: Written) -> None:
+        target = self._dead_letter_log(effect)
+        found = self._find(target, effect)
+        if found is not None:
+            self._appender.when_durable(target, lambda error: written(found, error))
+            return
+        record, codec = self._original(effect)
+        now_ms = self._wall_ms()
+        batch = encode([letter(record, effect, now_ms)], codec=codec)
+
+        def done(result: AppendResult, error: LogsvcError | None) -> None:
+            written(result.base_offset, error)
+
+        self._appender.append(target, batch, parse_header(batch), now_ms, done)
+
+    def _dead_letter_log(self, effect: WriteDeadLetter) -> PartitionLog:
+        name = effect.dead_letter_topic
+        topic = self._logs.topics.get(name)
+        if topic is None:
+            self._logs.create_topic(name, effect.partition_count, DEAD_LETTER_SETTINGS)
+            self._topic_changed()
+        elif len(topic.partitions) < effect.partition_count:
+            self._logs.add_partitions(name, effect.partition_count)
+            self._topic_changed()
+        return self._logs.partition(name, effect.partition)
+
+    def _find(self, target: PartitionLog, effect: WriteDeadLetter) -> int | None:
+        for batch in _batches(target, max(effect.search_from, target.start_offset)):
+            for record in decode(batch):
+                if record.offset >= effect.search_from and is_letter_for(record.headers, effect):
+                    return record.offset
+        return None
+
+    def _original(self, effect: WriteDeadLetter) -> tuple[RawRecord | None, int]:
+        """The failed record and the codec of its batch; None when retention or a deletion has removed it."""
+        try:
+            log = self._logs.partition(effect.topic, effect.partition)
+            last = self._last
+            if last is None or last.log is not log or not last.header.base_offset <= effect.offset <= last.header.last_offset:
+                header, batch = next(split(log.read(effect.offset, 1)))
+                check_crc(batch, header)
+                last = self._last = _Batch(log, header, {record.offset: record for record in decode(batch)})
+        except (OffsetOutOfRange, UnknownTopic, StopIteration):
+            return None, 0
+        return last.records.get(effect.offset), last.header.codec
+
+
+def _batches(log: PartitionLog, offset: int) -> Iterator[memoryview]:
+    """The batches from `offset` to the end, those not durable yet too."""
+    while offset < log.end_offset:
+        data = log.read(offset, SEARCH_BYTES, up_to=log.end_offset)
+        if not data:
+            return
+        for header, batch in split(data):
+            yield batch
+            offset = header.next_offset

@@ -1,0 +1,104 @@
+"""Groups as operators see them: the coordinator's state beside the logs' offsets, for requests and for metrics.
+
+Lag in offsets is the high watermark less the committed offset, or less the log's start where that is higher: what retention
+has removed is not waited for. Lag in time is the age of the first record not consumed, read from the log itself.
+"""
+
+from collections.abc import Callable
+
+from logsvc.broker.exchange import Exchange
+from logsvc.coordinator.coordinator import Coordinator
+from logsvc.coordinator.views import GroupView, PartitionView
+from logsvc.metrics import GroupPartitionSample, GroupSample
+from logsvc.storage.log_directory import LogDirectory
+from logsvc_common.errors import LogsvcError
+from logsvc_common.messages import (
+    DescribeGroup,
+    DescribeGroupReply,
+    GroupListing,
+    GroupPartition,
+    ListGroups,
+    ListGroupsReply,
+)
+from logsvc_common.names import check_group
+
+
+class GroupViews:
+    """Reads; changes nothing."""
+
+    def __init__(self, coordinator: Coordinator, logs: LogDirectory, wall_ms: Callable[[], int]) -> None:
+        self._coordinator = coordinator
+        self._logs = logs
+        self._wall_ms = wall_ms
+
+    def list_groups(self, exchange: Exchange[ListGroups]) -> None:
+        exchange.reply(ListGroupsReply([self._listing(view) for view in self._coordinator.groups()]))
+
+    def describe_group(self, exchange: Exchange[DescribeGroup]) -> None:
+        view = self._coordinator.describe(check_group(exchange.body.group))
+        exchange.reply(
+            DescribeGroupReply(
+                group=view.group,
+                state=view.state,
+                epoch=view.epoch,
+                assignor=view.assignor,
+                members=view.members,
+                partitions=[self._position(partition) for partition in view.partitions],
+            )
+        )
+
+    def samples(self) -> list[GroupSample]:
+        """Every group for the metrics."""
+        return [
+            GroupSample(
+                group=view.group,
+                state=view.state,
+                members=len(view.members),
+                partitions=[
+                    GroupPartitionSample(
+                        topic=found.topic,
+                        partition=found.partition,
+                        committed=found.committed,
+                        lag=found.lag,
+                        lag_ms=found.lag_ms,
+                        failed=found.failed,
+                    )
+                    for found in map(self._position, view.partitions)
+                ],
+            )
+            for view in self._coordinator.groups()
+        ]
+
+    def _listing(self, view: GroupView) -> GroupListing:
+        return GroupListing(
+            group=view.group,
+            state=view.state,
+            members=len(view.members),
+            topics=view.topics,
+            lag=sum(self._position(partition).lag for partition in view.partitions),
+            failed=view.failed,
+        )
+
+    def _position(self, view: PartitionView) -> GroupPartition:
+        start_offset = end_offset = lag = lag_ms = 0
+        try:
+            log = self._logs.partition(view.topic, view.partition)
+            start_offset, end_offset = log.start_offset, log.high_watermark
+            first = max(view.committed, start_offset)
+            lag = max(0, end_offset - first)
+            if lag and (timestamp_ms := log.timestamp_at(first)) is not None:
+                lag_ms = max(0, self._wall_ms() - timestamp_ms)
+        except LogsvcError:
+            # The topic is gone or its partition failed: what the group has committed is still worth telling.
+            lag_ms = 0
+        return GroupPartition(
+            topic=view.topic,
+            partition=view.partition,
+            committed=view.committed,
+            start_offset=start_offset,
+            end_offset=end_offset,
+            lag=lag,
+            lag_ms=lag_ms,
+            member_id=view.member_id,
+            failed=view.failed,
+        )
