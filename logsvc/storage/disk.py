@@ -155,7 +155,7 @@ class RealDisk:
 def locked_message(path: str, holder: str) -> str:
     """What to tell whoever finds the lock file of a data folder taken by process `holder`."""
     return (
-        f"the data folder of {path} is in use by another broker, process {holder}: "
+        f"the data folder {path.rpartition('/')[0]} is in use by another broker, process {holder}: "
         f"stop that one first (kill {holder}), or choose another --data-dir"
     )
 

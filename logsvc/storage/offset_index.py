@@ -42,11 +42,11 @@ class OffsetIndex:
         relative, position = _ENTRY.unpack_from(self.content, number * ENTRY_BYTES)
         return self.base_offset + relative, position
 
-    def position_of(self, offset: int) -> int:
-        """Where to begin looking for the batch that holds `offset`: at it or before it. 0 when no entry is low enough."""
+    def lookup(self, offset: int) -> tuple[int, int] | None:
+        """The last entry for a batch that ends at `offset` or before it: where to begin looking. None: at position 0."""
         relative, content = offset - self.base_offset, self.content
         above = bisect_right(range(len(self)), relative, key=lambda number: _INT.unpack_from(content, number * ENTRY_BYTES)[0])
-        return self.entry(above - 1)[1] if above else 0
+        return self.entry(above - 1) if above else None
 
     def batch_at_or_before(self, position: int) -> int | None:
         """The highest indexed batch position that is not above `position`: a place where a read may be cut."""

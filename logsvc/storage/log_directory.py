@@ -1,0 +1,306 @@
+"""The data folder of one broker: its lock, its topics, their partitions.
+
+    DATA/.lock                 held by the running broker, holds its process id
+    DATA/topics/ID.json        see `topic_store`
+    DATA/TOPIC-PARTITION/      see `partition_log`
+    DATA/ID-PARTITION-delete/  a partition of a deleted topic, on its way out
+
+Opening it is recovery. A partition whose disk fails, or whose folder is gone, is FAILED and the others serve. A partition
+folder that holds data but belongs to no topic is adopted with default settings rather than ignored: a lost topic file
+must not lose records.
+"""
+
+import logging
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from logsvc.config import TopicConfig
+from logsvc.storage.disk import Disk, File
+from logsvc.storage.partition_log import PartitionLog
+from logsvc.storage.reserve import DiskReserve
+from logsvc.storage.segment import LOG_SUFFIX, SegmentCache
+from logsvc.storage.topic_store import TopicFile, TopicStore, overrides_after
+from logsvc_common.errors import (
+    DataFolderUnusable,
+    DiskFull,
+    InvalidPartitions,
+    LogsvcError,
+    StorageFailed,
+    TopicExists,
+    UnknownPartition,
+    UnknownTopic,
+)
+from logsvc_common.names import check_topic, is_internal
+
+LOCK_FILE = ".lock"
+DELETE_SUFFIX = "-delete"
+PARTITIONS_PER_TOPIC_MAX = 10_000
+_PARTITION_FOLDER = re.compile(r"([a-zA-Z0-9._-]{1,249})-(\d{1,5})\Z")
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass
+class Topic:
+    """A topic and its partitions, in order. `config` is the defaults with `overrides` applied."""
+
+    name: str
+    topic_id: str
+    config: TopicConfig
+    overrides: Mapping[str, str]
+    internal: bool = False
+    partitions: list[PartitionLog] = field(default_factory=list)
+
+    def to_file(self, partitions: int | None = None) -> TopicFile:
+        count = len(self.partitions) if partitions is None else partitions
+        return TopicFile(self.name, self.topic_id, count, dict(self.overrides), self.internal)
+
+
+class LogDirectory:
+    """An open data folder. Event-loop thread only, but for `PartitionLog.sync`."""
+
+    def __init__(self, disk: Disk, path: str, lock: File, reserve_bytes: int) -> None:
+        self.path = path
+        self.topics: dict[str, Topic] = {}
+        self._disk = disk
+        self._lock = lock
+        self._store = TopicStore(disk, path)
+        self._cache = SegmentCache(disk)
+        self._reserve = DiskReserve(disk, path, reserve_bytes)
+        self._closed = False
+
+    @classmethod
+    def open(cls, disk: Disk, path: str, *, now_ms: int, reserve_bytes: int = 0) -> "LogDirectory":
+        """Make the folder if needed, take its lock, recover everything in it.
+
+        `now_ms` dates topics that are adopted. `reserve_bytes`: free space below which writes to other than internal
+        topics are refused. Raises DataFolderLocked when another broker has it, DataFolderUnusable when it cannot be used.
+        """
+        path = path.rstrip("/") or "/"
+        try:
+            disk.make_dirs(path)
+            lock = disk.lock(f"{path}/{LOCK_FILE}")
+        except OSError as error:
+            raise DataFolderUnusable(f"cannot use {path} as data folder: {error.strerror or error}") from error
+        directory = cls(disk, path, lock, reserve_bytes)
+        try:
+            directory._recover()
+        except OSError as error:
+            directory.abandon()
+            raise DataFolderUnusable(f"cannot open the data folder {path}: {error}") from error
+        except BaseException:
+            directory.abandon()
+            raise
+        return directory
+
+    # -- opening ------------------------------------------------------------------------------------------------------
+
+    def _recover(self) -> None:
+        self._store.prepare()
+        names = set(self._disk.listdir(self.path))
+        for deleted in self._store.deletions():
+            self._finish_delete(deleted.topic_id, deleted.name, deleted.partitions)
+        names = set(self._disk.listdir(self.path))
+        for found in self._store.load():
+            topic = Topic(found.name, found.topic_id, _config(found.overrides), found.overrides, found.internal)
+            self.topics[found.name] = topic
+            for partition in range(found.partitions):
+                topic.partitions.append(self._open_partition(topic, partition, names))
+        self._adopt_strays(names)
+
+    def _open_partition(self, topic: Topic, partition: int, names: set[str]) -> PartitionLog:
+        folder = f"{topic.name}-{partition}"
+        if folder not in names:
+            _LOG.error("the folder %s/%s is gone", self.path, folder)
+        return PartitionLog.open(
+            self._disk,
+            f"{self.path}/{folder}",
+            topic.name,
+            partition,
+            topic.config,
+            cache=self._cache,
+            reserve=None if topic.internal else self._reserve,
+        )
+
+    def _adopt_strays(self, names: set[str]) -> None:
+        """Folders that belong to no topic: empty ones are left of a creation that did not finish, others are adopted."""
+        strays: dict[str, list[int]] = {}
+        for name in sorted(names):
+            match = _PARTITION_FOLDER.match(name)
+            if match is None or str(int(match[2])) != match[2]:
+                continue
+            topic = self.topics.get(match[1])
+            if topic is not None and int(match[2]) < len(topic.partitions):
+                continue
+            if self._holds_data(name):
+                strays.setdefault(match[1], []).append(int(match[2]))
+            else:
+                _LOG.info("removing %s/%s, left by a creation that did not finish", self.path, name)
+                self._remove_folder(f"{self.path}/{name}")
+        for topic_name, partitions in strays.items():
+            _LOG.error("%s: partitions %s of %s belong to no topic file: adopted", self.path, partitions, topic_name)
+            topic = self.topics.get(topic_name) or Topic(
+                topic_name, uuid.uuid4().hex, TopicConfig(), {}, is_internal(topic_name)
+            )
+            self._grow(topic, max(partitions) + 1)
+            self.topics[topic_name] = topic
+
+    def _holds_data(self, name: str) -> bool:
+        folder = f"{self.path}/{name}"
+        try:
+            files = self._disk.listdir(folder)
+        except NotADirectoryError:
+            return False
+        return any(self._disk.file_size(f"{folder}/{file}") for file in files if file.endswith(LOG_SUFFIX))
+
+    # -- topics -------------------------------------------------------------------------------------------------------
+
+    def topic(self, name: str) -> Topic:
+        """Raises UnknownTopic, which says how to make it."""
+        try:
+            return self.topics[name]
+        except KeyError:
+            raise UnknownTopic(f"no topic {name!r}; create it with `logsvc topic create {name}`") from None
+
+    def partition(self, topic: str, partition: int) -> PartitionLog:
+        """Raises UnknownTopic, UnknownPartition."""
+        partitions = self.topic(topic).partitions
+        if not 0 <= partition < len(partitions):
+            raise UnknownPartition(f"topic {topic!r} has partitions 0 to {len(partitions) - 1}, not {partition}")
+        return partitions[partition]
+
+    def create_topic(
+        self, name: str, partitions: int, overrides: Mapping[str, str] | None = None, *, internal: bool = False
+    ) -> Topic:
+        """Make a topic, durably.
+
+        Raises InvalidTopicName, TopicExists, InvalidPartitions, InvalidConfig, DiskFull, StorageFailed.
+        """
+        check_topic(name)
+        if name in self.topics:
+            raise TopicExists(f"topic {name!r} exists already")
+        chosen = dict(overrides or {})
+        topic = Topic(name, uuid.uuid4().hex, _config(chosen), chosen, internal)
+        self._check_count(partitions)
+        if not internal:
+            self._reserve.take(0)
+        self._grow(topic, partitions)
+        self.topics[name] = topic
+        return topic
+
+    def add_partitions(self, name: str, count: int) -> Topic:
+        """Grow a topic to `count` partitions. Raises UnknownTopic, InvalidPartitions, DiskFull, StorageFailed."""
+        topic = self.topic(name)
+        self._check_count(count)
+        if count < len(topic.partitions):
+            raise InvalidPartitions(f"topic {name!r} has {len(topic.partitions)} partitions; it cannot have fewer")
+        if count > len(topic.partitions):
+            self._grow(topic, count)
+        return topic
+
+    def _check_count(self, count: int) -> None:
+        if not 1 <= count <= PARTITIONS_PER_TOPIC_MAX:
+            raise InvalidPartitions(f"{count} partitions; a topic has 1 to {PARTITIONS_PER_TOPIC_MAX}")
+
+    def _grow(self, topic: Topic, count: int) -> None:
+        """Make the folders that are missing, then the topic file, which commits them, then open the logs."""
+        try:
+            for partition in range(len(topic.partitions), count):
+                self._disk.make_dirs(f"{self.path}/{topic.name}-{partition}")
+            self._disk.sync_dir(self.path)
+            self._store.save(topic.to_file(count))
+        except OSError as error:
+            raise StorageFailed(f"topic {topic.name!r} cannot be written: {error}") from error
+        names = {f"{topic.name}-{partition}" for partition in range(count)}
+        for partition in range(len(topic.partitions), count):
+            topic.partitions.append(self._open_partition(topic, partition, names))
+
+    def alter_topic(self, name: str, overrides: Mapping[str, str | None]) -> Topic:
+        """Change settings; None takes one back to its default. Raises UnknownTopic, InvalidConfig, DiskFull, StorageFailed."""
+        topic = self.topic(name)
+        merged = overrides_after(topic.overrides, overrides)
+        config = _config(merged)
+        try:
+            self._store.save(TopicFile(name, topic.topic_id, len(topic.partitions), merged, topic.internal))
+        except OSError as error:
+            raise StorageFailed(f"topic {name!r} cannot be written: {error}") from error
+        topic.overrides, topic.config = merged, config
+        for partition in topic.partitions:
+            partition.config = config
+        return topic
+
+    def delete_topic(self, name: str) -> None:
+        """Delete a topic and its records. Once it returns, or crashes half way, they stay deleted.
+
+        Raises UnknownTopic, StorageFailed (begun; finished at the next start).
+        """
+        topic = self.topic(name)
+        try:
+            self._store.begin_delete(topic.topic_id)
+            del self.topics[name]
+            for partition in topic.partitions:
+                partition.abandon()
+            self._finish_delete(topic.topic_id, name, len(topic.partitions))
+        except OSError as error:
+            raise StorageFailed(f"topic {name!r} is not deleted wholly; the next start will: {error}") from error
+
+    def _finish_delete(self, topic_id: str, name: str, partitions: int) -> None:
+        """First move every folder out of the way of a new topic of that name, then remove them."""
+        for partition in range(partitions):
+            if self._disk.exists(f"{self.path}/{name}-{partition}"):
+                self._disk.rename(f"{self.path}/{name}-{partition}", f"{self.path}/{topic_id}-{partition}{DELETE_SUFFIX}")
+        self._disk.sync_dir(self.path)
+        for partition in range(partitions):
+            folder = f"{self.path}/{topic_id}-{partition}{DELETE_SUFFIX}"
+            if self._disk.exists(folder):
+                self._remove_folder(folder)
+        self._disk.sync_dir(self.path)
+        self._store.end_delete(topic_id)
+
+    def _remove_folder(self, folder: str) -> None:
+        for name in self._disk.listdir(folder):
+            self._disk.unlink(f"{folder}/{name}")
+        self._disk.rmdir(folder)
+
+    # -- all of it ----------------------------------------------------------------------------------------------------
+
+    def all_partitions(self) -> list[PartitionLog]:
+        return [partition for topic in self.topics.values() for partition in topic.partitions]
+
+    def apply_retention(self, now_ms: int) -> int:
+        """Run retention on every partition; the number of segments deleted. One that fails is logged and the others go on."""
+        deleted = 0
+        for partition in self.all_partitions():
+            try:
+                deleted += partition.apply_retention(now_ms)
+            except (StorageFailed, DiskFull) as error:
+                _LOG.error("retention of %s-%d: %s", partition.topic, partition.partition, error.message)
+        return deleted
+
+    def close(self) -> None:
+        """Close every partition, then release the lock. The first error is raised when all are closed."""
+        if self._closed:
+            return
+        errors: list[LogsvcError] = []
+        for partition in self.all_partitions():
+            try:
+                partition.close()
+            except LogsvcError as error:
+                _LOG.error("closing %s-%d: %s", partition.topic, partition.partition, error.message)
+                errors.append(error)
+        self._closed = True
+        self._lock.close()
+        if errors:
+            raise errors[0]
+
+    def abandon(self) -> None:
+        """Let go of everything without writing, as a crash would."""
+        for partition in self.all_partitions():
+            partition.abandon()
+        self._closed = True
+        self._lock.close()
+
+
+def _config(overrides: Mapping[str, str]) -> TopicConfig:
+    return TopicConfig.from_mapping(overrides)

@@ -1,0 +1,205 @@
+"""Reading a partition's segments: byte ranges of whole batches, and offsets by time. Changes nothing in the log.
+
+A read costs one index lookup, a short walk over headers, and one `pread` for the data. Where the data is larger than asked
+for it is cut at an indexed batch position, so nothing between is parsed. The place where a read ended is remembered: the next
+one usually begins there and needs neither index nor walk.
+
+What is read is checked at its first header only; the CRC of each batch is checked by who consumes it, and by `verify`.
+Errors here are BadBatch (position and reason) and OSError; `PartitionLog` turns them into the partition's state.
+"""
+
+from typing import NamedTuple
+
+from sortedcontainers import SortedDict
+
+from logsvc.storage.scan import BadBatch, walk_headers
+from logsvc.storage.segment import Segment, SegmentCache
+from logsvc_common.batch import HEADER_BYTES, BatchHeader, check_crc, decode, parse_header
+from logsvc_common.errors import CorruptBatch
+
+REMEMBERED_PLACES = 64
+
+
+class LogPoint(NamedTuple):
+    """A batch boundary of a partition: the offset, and where it lies. `base_offset` names the segment."""
+
+    offset: int
+    base_offset: int
+    position: int
+
+
+class LogReader:
+    """Reads of one partition; event-loop thread only. Shares the map of segments with its `PartitionLog`."""
+
+    __slots__ = ("_cache", "_places", "_segments", "interval_bytes")
+
+    def __init__(self, segments: SortedDict, cache: SegmentCache, interval_bytes: int) -> None:
+        self._segments = segments
+        self._cache = cache
+        self._places: dict[int, tuple[Segment, int]] = {}
+        self.interval_bytes = interval_bytes
+
+    def forget_places(self) -> None:
+        """Segments were removed or rewritten."""
+        self._places.clear()
+
+    def segment_of(self, offset: int) -> Segment:
+        """The segment whose range holds `offset`."""
+        number = max(self._segments.bisect_right(offset) - 1, 0)
+        segment: Segment = self._segments.peekitem(number)[1]
+        return segment
+
+    def read(self, offset: int, max_bytes: int, limit: LogPoint) -> bytes:
+        """Whole batches from the one that holds `offset`, at least one, none at `limit` or above; `offset` is below it."""
+        segment = self.segment_of(offset)
+        position = self._place(segment, offset)
+        if position is None:
+            position = self._locate(segment, offset)[0]
+        end = limit.position if segment.base_offset == limit.base_offset else segment.size
+        file = self._cache.file(segment)
+        room = end - position
+        if room <= max_bytes:
+            next_offset = limit.offset if segment.base_offset == limit.base_offset else segment.end_offset
+            data = file.pread(room, position)
+            self._check_first(data, offset, position, room)
+        else:
+            next_offset, data = self._read_part(segment, offset, position, max_bytes, end)
+        if len(self._places) >= REMEMBERED_PLACES:
+            del self._places[next(iter(self._places))]
+        self._places[next_offset] = (segment, position + len(data))
+        return data
+
+    def _place(self, segment: Segment, offset: int) -> int | None:
+        """Where the batch that begins at `offset` lies, if a read ended there."""
+        remembered = self._places.get(offset)
+        return remembered[1] if remembered is not None and remembered[0] is segment else None
+
+    def _read_part(self, segment: Segment, offset: int, position: int, max_bytes: int, end: int) -> tuple[int, bytes]:
+        """(next offset, batches) from `position`, at most `max_bytes` of them or one batch; more than that is there."""
+        file = self._cache.file(segment)
+        index, _ = self._cache.indexes(segment, self.interval_bytes)
+        cut = index.batch_at_or_before(position + max_bytes)
+        if cut is not None and cut > position:
+            try:
+                following = parse_header(file.pread(HEADER_BYTES, cut))
+            except CorruptBatch:
+                following = None
+            if following is not None:
+                data = file.pread(cut - position, position)
+                self._check_first(data, offset, position, cut - position)
+                return following.base_offset, data
+        data = file.pread(max(max_bytes, HEADER_BYTES), position)
+        first = self._check_first(data, offset, position, end - position)
+        if first.size >= len(data):
+            return first.next_offset, file.pread(first.size, position)
+        used, next_offset = 0, first.base_offset
+        while len(data) - used >= HEADER_BYTES:
+            try:
+                header = parse_header(data, used)
+            except CorruptBatch:
+                break
+            if header.base_offset != next_offset or used + header.size > len(data):
+                break
+            used += header.size
+            next_offset = header.next_offset
+        return next_offset, data[:used]
+
+    def _check_first(self, data: bytes, offset: int, position: int, room: int) -> BatchHeader:
+        try:
+            first = parse_header(data)
+        except CorruptBatch as error:
+            raise BadBatch(position, offset, error.message) from error
+        if not first.base_offset <= offset <= first.last_offset:
+            raise BadBatch(position, offset, f"a batch of offsets {first.base_offset} to {first.last_offset} lies there")
+        if first.size > room:
+            raise BadBatch(position, offset, f"it has {first.size} bytes, {room} are left")
+        return first
+
+    def good_prefix(self, data: bytes, offset: int) -> bytes:
+        """The batches of `data` up to the first with a wrong checksum: for logs known to be corrupt.
+
+        Raises BadBatch when it is the first.
+        """
+        used = 0
+        while used < len(data):
+            try:
+                header = parse_header(data, used)
+                check_crc(data, header, used)
+            except CorruptBatch as error:
+                if used:
+                    break
+                raise BadBatch(0, offset, error.message) from error
+            used += header.size
+        return data[:used]
+
+    def _locate(self, segment: Segment, offset: int) -> tuple[int, BatchHeader]:
+        """Position and header of the batch that holds `offset`."""
+        index, _ = self._cache.indexes(segment, self.interval_bytes)
+        entry = index.lookup(offset)
+        start, first_offset = (entry[1], None) if entry else (0, segment.base_offset)
+        walk = walk_headers(self._cache.file(segment), start, segment.size, first_offset)
+        try:
+            for position, header in walk:
+                if header.last_offset >= offset:
+                    if header.base_offset <= offset:
+                        return position, header
+                    break
+        except BadBatch as bad:
+            raise BadBatch(bad.position, offset, bad.reason) from bad
+        raise BadBatch(segment.size, offset, "its segment has no batch for it")
+
+    def position_before(self, offset: int, limit: LogPoint) -> LogPoint:
+        """The boundary at or below `offset`: the beginning of the batch that holds it. `limit` when that is not above it."""
+        if offset >= limit.offset:
+            return limit
+        segment = self.segment_of(offset)
+        position, header = self._locate(segment, offset)
+        return LogPoint(header.base_offset, segment.base_offset, position)
+
+    def timestamp_at(self, offset: int) -> int | None:
+        """A timestamp from the header of the batch that holds `offset`: its first if `offset` begins it, else its largest."""
+        segment = self.segment_of(offset)
+        position = self._place(segment, offset)
+        if position is not None:
+            data = self._cache.file(segment).pread(HEADER_BYTES, position)
+            header = self._check_first(data, offset, position, segment.size)
+        else:
+            header = self._locate(segment, offset)[1]
+        return header.first_timestamp_ms if header.base_offset == offset else header.max_timestamp_ms
+
+    def offset_for_time(self, timestamp_ms: int, start_offset: int, limit: LogPoint) -> tuple[int, int] | None:
+        """(offset, timestamp) of the first record from `start_offset`, below `limit`, that is not older; None without one."""
+        for base_offset, segment in self._segments.items():
+            if base_offset >= limit.offset:
+                return None
+            if segment.max_timestamp_ms < timestamp_ms or segment.end_offset <= start_offset:
+                continue
+            found = self._first_not_older(segment, timestamp_ms, start_offset, limit)
+            if found is not None:
+                return found
+        return None
+
+    def _first_not_older(
+        self, segment: Segment, timestamp_ms: int, start_offset: int, limit: LogPoint
+    ) -> tuple[int, int] | None:
+        index, times = self._cache.indexes(segment, self.interval_bytes)
+        from_offset = max(times.offset_before(timestamp_ms) + 1, start_offset, segment.base_offset)
+        if from_offset >= min(segment.end_offset, limit.offset):
+            return None
+        file = self._cache.file(segment)
+        end = limit.position if segment.base_offset == limit.base_offset else segment.size
+        entry = index.lookup(from_offset)
+        start, first_offset = (entry[1], None) if entry else (0, segment.base_offset)
+        for position, header in walk_headers(file, start, end, first_offset):
+            if header.last_offset < from_offset or header.max_timestamp_ms < timestamp_ms or not header.record_count:
+                continue
+            batch = file.pread(header.size, position)
+            try:
+                check_crc(batch, header)
+                records = decode(batch)
+            except CorruptBatch as error:
+                raise BadBatch(position, header.base_offset, error.message) from error
+            for record in records:
+                if record.timestamp >= timestamp_ms and record.offset >= start_offset:
+                    return record.offset, record.timestamp
+        return None

@@ -1,0 +1,521 @@
+"""The log of one partition: append, sync, read, trim, retention.
+
+Who may call what, and why it is safe:
+
+- The event-loop thread appends, reads, trims and applies retention. Only it changes the map of segments.
+- A worker thread calls `sync` meanwhile, one at a time (`_sync_mutex`). Under `_lock` it takes a snapshot of the tail and
+  of the files with unsynced bytes, and works on that. fdatasync and pwrite on one descriptor do not disturb each other.
+- `_lock` is held for an append (one system call) and for snapshots, never across an fsync.
+- `_tail` and `_durable` are immutable points, replaced whole: a reader of the attribute sees an old one or a new one.
+- A segment with unsynced bytes is never removed: trim and retention sync first, and take sealed segments only.
+
+The order that makes an ack true: bytes are written, the tail moves, the file (and after a roll the folder) is fsynced, the
+durable point moves. The checkpoint comes after that and only says less than what is durable.
+"""
+
+import logging
+import threading
+from enum import StrEnum
+from typing import NamedTuple
+
+from sortedcontainers import SortedDict
+
+from logsvc.config import TopicConfig
+from logsvc.storage import checkpoint as checkpoints
+from logsvc.storage.checkpoint import Checkpoint
+from logsvc.storage.disk import FULL_ERRNOS, Disk, write_all
+from logsvc.storage.log_reader import LogPoint, LogReader
+from logsvc.storage.producer_state import ProducerState
+from logsvc.storage.recovery import Recovered, recover
+from logsvc.storage.reserve import DiskReserve
+from logsvc.storage.retention import SegmentAge, expired
+from logsvc.storage.scan import BadBatch
+from logsvc.storage.segment import (
+    LOG_SUFFIX,
+    OFFSET_INDEX_SUFFIX,
+    TIME_INDEX_SUFFIX,
+    IndexTail,
+    Segment,
+    SegmentCache,
+)
+from logsvc_common.batch import LENGTH_END, BatchHeader, Buffer, stamp
+from logsvc_common.errors import (
+    CorruptBatch,
+    DiskFull,
+    LogsvcError,
+    OffsetOutOfRange,
+    PartitionCorrupt,
+    RecordTooLarge,
+    StorageFailed,
+)
+
+CHECKPOINT_INTERVAL_BYTES = 64 << 20  # appended bytes after which a sync writes the checkpoint: what a restart scans at most
+UNSYNCED_SEGMENTS_MAX = 4  # sealed segments waiting for a sync before a roll waits for it
+_LOG = logging.getLogger(__name__)
+
+
+class AppendResult(NamedTuple):
+    """Where a batch stands in the log. `duplicate`: it was there already, sent again by an idempotent producer."""
+
+    base_offset: int
+    last_offset: int
+    duplicate: bool
+
+
+class PartitionState(StrEnum):
+    ONLINE = "online"
+    READ_ONLY = "read_only"
+    FAILED = "failed"
+
+
+class PartitionLog:
+    """One partition. Offsets are record offsets; sizes are bytes; times are milliseconds since the epoch."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        folder: str,
+        topic: str,
+        partition: int,
+        config: TopicConfig,
+        recovered: Recovered,
+        cache: SegmentCache,
+        reserve: DiskReserve | None,
+    ) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.state = PartitionState.ONLINE
+        self.state_reason = ""
+        self.start_offset = recovered.start_offset
+        self._disk = disk
+        self._folder = folder
+        self._cache = cache
+        self._reserve = reserve
+        self._segments = SortedDict((segment.base_offset, segment) for segment in recovered.segments)
+        self._reader = LogReader(self._segments, cache, config.index_interval_bytes)
+        self._producers = recovered.producers
+        self._lock = threading.Lock()
+        self._sync_mutex = threading.Lock()
+        last = recovered.segments[-1] if recovered.segments else Segment(folder, recovered.end_offset)
+        self._active = last
+        self._tail = self._durable = LogPoint(recovered.end_offset, last.base_offset, last.size)
+        self._unsynced: list[Segment] = []  # sealed, with bytes no fsync has covered
+        self._synced: list[Segment] = []  # sealed and synced, their files still open: the event loop closes them
+        self._folder_unsynced = False
+        self._checkpoint_due = recovered.changed
+        self._uncheckpointed_bytes = 0
+        self._closed = False
+        self.config = config
+        if recovered.faults:
+            self.state, self.state_reason = PartitionState.READ_ONLY, "; ".join(recovered.faults)
+
+    @classmethod
+    def open(
+        cls,
+        disk: Disk,
+        folder: str,
+        topic: str,
+        partition: int,
+        config: TopicConfig,
+        *,
+        cache: SegmentCache | None = None,
+        reserve: DiskReserve | None = None,
+    ) -> "PartitionLog":
+        """Recover the partition in an existing folder. A disk that fails gives a partition that is FAILED, not an error."""
+        cache = cache or SegmentCache(disk)
+        try:
+            log = cls(disk, folder, topic, partition, config, recover(disk, folder, config), cache, reserve)
+        except (OSError, DiskFull) as error:
+            nothing = Recovered([], 0, 0, ProducerState())
+            log = cls(disk, folder, topic, partition, config, nothing, cache, reserve)
+            log._fail("recovering", error)
+            return log
+        if log._checkpoint_due and log.state is PartitionState.ONLINE:
+            log._checkpoint_or_warn()
+        return log
+
+    # -- what it is ---------------------------------------------------------------------------------------------------
+
+    @property
+    def config(self) -> TopicConfig:
+        return self._config
+
+    @config.setter
+    def config(self, config: TopicConfig) -> None:
+        self._flush_always = config.flush == "always"
+        if self._flush_always and self._tail is not self._durable and self.state is PartitionState.ONLINE:
+            self.sync()  # what consumers could read must stay readable
+        self._config = config
+        self._reader.interval_bytes = config.index_interval_bytes
+
+    @property
+    def end_offset(self) -> int:
+        """The offset the next record gets."""
+        return self._tail.offset
+
+    @property
+    def durable_offset(self) -> int:
+        """All below is fsynced."""
+        return self._durable.offset
+
+    @property
+    def high_watermark(self) -> int:
+        """What consumers may read up to: the durable offset with `flush=always`, else the end."""
+        return self._readable.offset
+
+    @property
+    def _readable(self) -> LogPoint:
+        return self._durable if self._flush_always else self._tail
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(segment.size for segment in self._segments.values())
+
+    @property
+    def segment_count(self) -> int:
+        return len(self._segments)
+
+    @property
+    def sync_wanted(self) -> bool:
+        """True when sealed segments or a checkpoint wait for a sync although no ack does (`flush=os`)."""
+        return bool(self._unsynced) or self._checkpoint_due or self._uncheckpointed_bytes >= CHECKPOINT_INTERVAL_BYTES
+
+    def __repr__(self) -> str:
+        return f"<PartitionLog {self.topic}-{self.partition} {self.state} {self.start_offset}..{self.end_offset}>"
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def append(self, batch: Buffer, header: BatchHeader, now_ms: int) -> AppendResult:
+        """Write one batch at the end of the log. `header` was parsed from it and its CRC checked by the caller.
+
+        The batch is durable, and may be acknowledged, when `sync` has returned at least `last_offset + 1`. A batch that an
+        idempotent producer sent before is not written again: the result has its first offsets, and the same rule for its ack.
+
+        Raises RecordTooLarge, CorruptBatch (counts that cannot be), OutOfOrderSequence, InvalidProducerEpoch, DiskFull (nothing
+        is written, try later), StorageFailed and PartitionCorrupt (the partition takes no writes).
+        """
+        size = header.length + LENGTH_END
+        delta = header.last_offset_delta
+        config = self._config
+        if size > config.max_message_bytes:
+            raise RecordTooLarge(f"batch of {size} bytes; {self.topic} takes at most {config.max_message_bytes}")
+        if header.record_count != delta + 1 or size != len(batch):
+            raise CorruptBatch(f"{header.record_count} records in {len(batch)} bytes; the header says {delta + 1} in {size}")
+        with self._lock:
+            if self.state is not PartitionState.ONLINE:
+                raise self._refusal()
+            producer = header.producer_id >= 0
+            if producer and (known := self._producers.check(header)) is not None:
+                return AppendResult(known.first_offset, known.last_offset, True)
+            if self._reserve is not None:
+                self._reserve.take(size)
+            base_offset = self._tail.offset
+            last_offset = base_offset + delta
+            segment = self._active
+            if segment.is_full(size, last_offset, config.segment_bytes, config.segment_ms, now_ms):
+                segment = self._roll()
+            assert segment.file is not None
+            try:
+                write_all(segment.file, stamp(batch, header, base_offset), segment.size)
+            except OSError as error:
+                raise self._fail("writing", error) from error
+            segment.add(header, base_offset, config.index_interval_bytes, now_ms)
+            if producer:
+                self._producers.update(header, base_offset, now_ms)
+            self._tail = LogPoint(last_offset + 1, segment.base_offset, segment.size)
+            self._uncheckpointed_bytes += size
+        return AppendResult(base_offset, last_offset, False)
+
+    def _roll(self) -> Segment:
+        """Seal the active segment and begin the next. Needs the lock. Raises DiskFull with nothing changed, StorageFailed."""
+        while self._synced:
+            self._release(self._synced.pop())
+        if len(self._unsynced) >= UNSYNCED_SEGMENTS_MAX:
+            self._sync_inline()
+        old = self._active
+        new = Segment(self._folder, self._tail.offset)
+        try:
+            new.file = self._disk.open(new.path(), create=True)
+        except OSError as error:
+            if error.errno in FULL_ERRNOS:
+                raise DiskFull(f"no room on the disk for a new segment: {error.strerror}") from error
+            raise self._fail("starting a segment", error) from error
+        old.seal(self._disk)
+        self._unsynced.append(old)
+        self._folder_unsynced = self._checkpoint_due = True
+        self._segments[new.base_offset] = self._active = new
+        return new
+
+    def _sync_inline(self) -> None:
+        """Without anyone calling `sync` (`flush=os`), sealed segments would pile up: fsync them here. Needs the lock."""
+        for segment in self._unsynced:
+            assert segment.file is not None
+            try:
+                segment.file.datasync()
+            except OSError as error:
+                raise self._fail("fsync", error) from error
+
+    def _release(self, segment: Segment) -> None:
+        """Hand the file of a sealed, synced segment to the cache. Event-loop thread: nobody is reading it meanwhile."""
+        file, segment.file = segment.file, None
+        if file is not None:
+            file.close()
+
+    # -- making it durable --------------------------------------------------------------------------------------------
+
+    def sync(self) -> int:
+        """Make everything appended before the call durable; return the durable offset.
+
+        BLOCKS for an fdatasync: for a worker thread, while the event-loop thread goes on. Now and then it also writes the
+        checkpoint. Raises StorageFailed when the disk fails; the partition is then FAILED and what was not acknowledged is in
+        doubt until recovery. Never tried again.
+        """
+        due = self._checkpoint_due or self._uncheckpointed_bytes >= CHECKPOINT_INTERVAL_BYTES
+        if self._tail is self._durable and not due:
+            if self.state is PartitionState.FAILED:
+                raise self._refusal()
+            return self._durable.offset
+        with self._sync_mutex:
+            snapshot = self._sync_snapshot(with_checkpoint=due)
+            if snapshot is not None:
+                self._store_or_warn(*snapshot)
+        return self._durable.offset
+
+    def _sync_snapshot(self, *, with_checkpoint: bool, start_offset: int | None = None) -> tuple[Checkpoint, IndexTail] | None:
+        """fsync all that is dirty; return the checkpoint that has become true, when asked for. Needs `_sync_mutex`."""
+        with self._lock:
+            if self.state is PartitionState.FAILED:
+                raise self._refusal()
+            if self._active.file is None:  # recovered as corrupt: nothing was opened for writing
+                return None
+            target = self._tail
+            sealed = list(self._unsynced)
+            active = self._active
+            folder_unsynced, self._folder_unsynced = self._folder_unsynced, False
+            found = self._checkpoint(target, start_offset) if with_checkpoint else None
+        try:
+            for segment in (*sealed, active):
+                if segment.file is not None and (segment is not active or target is not self._durable):
+                    segment.file.datasync()
+            if folder_unsynced:
+                self._disk.sync_dir(self._folder)
+        except OSError as error:
+            raise self._fail("fsync", error) from error
+        with self._lock:
+            self._unsynced = self._unsynced[len(sealed) :]
+            self._synced += sealed
+            self._durable = target
+        return found
+
+    def _checkpoint(self, target: LogPoint, start_offset: int | None) -> tuple[Checkpoint, IndexTail]:
+        """What is true once `target` is durable. Needs the lock."""
+        self._checkpoint_due = False
+        self._uncheckpointed_bytes = 0
+        segments = tuple(segment.describe() for segment in self._segments.values())
+        start = self.start_offset if start_offset is None else start_offset
+        faults = (self.state_reason,) if self.state is PartitionState.READ_ONLY else ()
+        made = Checkpoint(start, target.offset, segments, self._producers.snapshot(), faults)
+        return made, self._active.take_unflushed()
+
+    def _store_or_warn(self, checkpoint: Checkpoint, indexes: IndexTail) -> None:
+        """A checkpoint that cannot be written costs a longer scan at the next start and nothing else."""
+        try:
+            indexes.write(self._disk)
+            checkpoints.store(self._disk, self._folder, checkpoint)
+        except (OSError, DiskFull) as error:
+            _LOG.warning("%s-%d: checkpoint not written: %s", self.topic, self.partition, error)
+
+    def _checkpoint_or_warn(self) -> None:
+        with self._sync_mutex:
+            snapshot = self._sync_snapshot(with_checkpoint=True)
+            if snapshot is not None:
+                self._store_or_warn(*snapshot)
+
+    def write_checkpoint(self, *, start_offset: int | None = None) -> None:
+        """Sync, then write the checkpoint durably. Raises StorageFailed, DiskFull (the old checkpoint stays)."""
+        with self._sync_mutex:
+            snapshot = self._sync_snapshot(with_checkpoint=True, start_offset=start_offset)
+            if snapshot is None:
+                return
+            try:
+                snapshot[1].write(self._disk)
+                checkpoints.store(self._disk, self._folder, snapshot[0])
+            except OSError as error:
+                raise StorageFailed(f"checkpoint of {self.topic}-{self.partition} not written: {error}") from error
+
+    def close(self) -> None:
+        """Sync, write indexes and checkpoint, close the files: the next start scans nothing. Raises StorageFailed, DiskFull."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self.state is not PartitionState.FAILED and self._active.file is not None:
+                with self._lock:
+                    self._active.finish_time_index()
+                self.write_checkpoint()
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Close the files as they are: after a failure, or before the folder is deleted."""
+        self._closed = True
+        for segment in self._segments.values():
+            self._cache.forget(segment)
+            self._release(segment)
+        if self.state is PartitionState.ONLINE:
+            self.state, self.state_reason = PartitionState.FAILED, "closed"
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def read(self, offset: int, max_bytes: int, *, up_to: int | None = None) -> bytes:
+        """Whole batches, beginning with the one that contains `offset`, about `max_bytes` of them and at least one.
+
+        Ends before `up_to` (default: the high watermark; more, up to the end offset, reads what is not durable yet). Empty
+        at the end. The first batch may begin below `offset`. Checksums are for the reader to check.
+
+        Raises OffsetOutOfRange, PartitionCorrupt naming the offset when there is no batch for it, StorageFailed.
+        """
+        limit = self._limit(offset, up_to)
+        if offset == limit.offset:
+            return b""
+        try:
+            if up_to is not None and up_to < limit.offset:
+                limit = self._reader.position_before(up_to, limit)
+                if offset >= limit.offset:
+                    return b""
+            data = self._reader.read(offset, max_bytes, limit)
+            return data if self.state is PartitionState.ONLINE else self._reader.good_prefix(data, offset)
+        except BadBatch as bad:
+            raise self._corrupt(offset, bad) from bad
+        except OSError as error:
+            raise self._fail("reading", error) from error
+
+    def _limit(self, offset: int, up_to: int | None = None) -> LogPoint:
+        """Where a read from `offset` ends at the latest."""
+        if self.state is PartitionState.FAILED:
+            raise self._refusal()
+        limit = self._readable
+        if up_to is not None and up_to > limit.offset:
+            limit = self._tail
+        if not self.start_offset <= offset <= limit.offset:
+            raise OffsetOutOfRange(
+                f"offset {offset} of {self.topic}-{self.partition}; there are {self.start_offset} to {limit.offset}"
+            )
+        return limit
+
+    def offset_for_time(self, timestamp_ms: int) -> tuple[int, int] | None:
+        """(offset, timestamp) of the first readable record that is not older than `timestamp_ms`; None without one.
+
+        Raises PartitionCorrupt, StorageFailed.
+        """
+        limit = self._limit(self.start_offset)
+        try:
+            return self._reader.offset_for_time(timestamp_ms, self.start_offset, limit)
+        except BadBatch as bad:
+            raise self._corrupt(bad.offset, bad) from bad
+        except OSError as error:
+            raise self._fail("reading", error) from error
+
+    def timestamp_at(self, offset: int) -> int | None:
+        """Timestamp of the batch that holds `offset`, from its header; None at the high watermark. For lag in seconds.
+
+        Raises OffsetOutOfRange, PartitionCorrupt, StorageFailed.
+        """
+        if offset == self._limit(offset).offset:
+            return None
+        try:
+            return self._reader.timestamp_at(offset)
+        except BadBatch as bad:
+            raise self._corrupt(offset, bad) from bad
+        except OSError as error:
+            raise self._fail("reading", error) from error
+
+    # -- removing -----------------------------------------------------------------------------------------------------
+
+    def trim(self, offset: int) -> int:
+        """Move the log start up to `offset`, durably, and delete the segments wholly below; return the start offset.
+
+        An offset below the start changes nothing. Raises OffsetOutOfRange beyond the high watermark, StorageFailed,
+        PartitionCorrupt, DiskFull.
+        """
+        if self.state is not PartitionState.ONLINE:
+            raise self._refusal()
+        if offset > self.high_watermark:
+            raise OffsetOutOfRange(f"cannot trim {self.topic}-{self.partition} to {offset}: it ends at {self.high_watermark}")
+        if offset <= self.start_offset:
+            return self.start_offset
+        if offset == self.end_offset and self._active.size:
+            with self._lock:
+                self._roll()
+        self.write_checkpoint(start_offset=offset)
+        self.start_offset = offset
+        self._remove_segments(sum(segment.end_offset <= offset for segment in self._sealed()))
+        return offset
+
+    def apply_retention(self, now_ms: int) -> int:
+        """Roll a segment older than `segment.ms`, delete what `retention.ms` and `retention.bytes` say; how many went.
+
+        Nothing above the durable offset goes. Raises StorageFailed, DiskFull.
+        """
+        if self.state is not PartitionState.ONLINE:
+            return 0
+        with self._lock:
+            self._producers.expire(now_ms)
+            if self._active.is_old(self._config.segment_ms, now_ms):
+                self._roll()
+        sealed = self._sealed()
+        ages = [SegmentAge(segment.size, segment.max_timestamp_ms, segment.modified_ms) for segment in sealed]
+        count = expired(ages, self._active.size, self._config, now_ms)
+        if not count:
+            return 0
+        start_offset = max(self.start_offset, sealed[count - 1].end_offset)
+        self.write_checkpoint(start_offset=start_offset)
+        self.start_offset = start_offset
+        self._remove_segments(count)
+        return count
+
+    def _sealed(self) -> list[Segment]:
+        segments: list[Segment] = list(self._segments.values())
+        return segments[:-1]
+
+    def _remove_segments(self, count: int) -> None:
+        """Delete the `count` oldest segments; the checkpoint with the new start is on disk already."""
+        if not count:
+            return
+        for segment in self._sealed()[:count]:
+            with self._lock:
+                del self._segments[segment.base_offset]
+                self._synced = [other for other in self._synced if other is not segment]
+            self._cache.forget(segment)
+            self._release(segment)
+            try:
+                for suffix in (LOG_SUFFIX, OFFSET_INDEX_SUFFIX, TIME_INDEX_SUFFIX):
+                    if self._disk.exists(segment.path(suffix)):
+                        self._disk.unlink(segment.path(suffix))
+            except OSError as error:
+                _LOG.warning("%s not removed, recovery will: %s", segment.path(), error)
+        self._reader.forget_places()
+
+    # -- trouble ------------------------------------------------------------------------------------------------------
+
+    def _refusal(self) -> LogsvcError:
+        name = f"{self.topic}-{self.partition}"
+        if self.state is PartitionState.READ_ONLY:
+            return PartitionCorrupt(f"{name} is read-only, run `logsvc verify --repair` on it: {self.state_reason}")
+        return StorageFailed(f"{name} is offline until the broker is restarted: {self.state_reason}")
+
+    def _fail(self, doing: str, error: Exception) -> LogsvcError:
+        """The disk failed: the partition is offline from now on. The first reason stays."""
+        if self.state is not PartitionState.FAILED:
+            self.state, self.state_reason = PartitionState.FAILED, f"{doing} failed: {error}"
+            _LOG.error("%s-%d is offline: %s", self.topic, self.partition, self.state_reason)
+        return self._refusal()
+
+    def _corrupt(self, offset: int, bad: BadBatch) -> PartitionCorrupt:
+        """What lies at `offset` is not what was written: read-only from now on."""
+        reason = f"offset {offset}: {bad.message}"
+        if self.state is PartitionState.ONLINE:
+            self.state, self.state_reason = PartitionState.READ_ONLY, reason
+            _LOG.error("%s-%d is corrupt and read-only now: %s", self.topic, self.partition, reason)
+            self._checkpoint_or_warn()  # so that a restart does not forget it
+        return PartitionCorrupt(f"{self.topic}-{self.partition} is corrupt at {reason}")
