@@ -113,3 +113,8 @@ def human_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+def count_of(number: int, noun: str) -> str:
+    """`1 record`, `1,930 records`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -12,7 +12,7 @@ import typer
 
 from logsvc.cli.connect import DEFAULT_SERVER, FormatOption, ServerOption, connect, parse_settings
 from logsvc.cli.lines import read_lines
-from logsvc.cli.output import Format, note, progress, write_json
+from logsvc.cli.output import Format, count_of, note, progress, write_json
 from logsvc_client import Producer, RecordMetadata
 from logsvc_common.batch import CODECS
 from logsvc_common.errors import InvalidConfig, LogsvcError, UnknownPartition
@@ -105,7 +105,7 @@ def produce(
             {"topic": topic, "records": records, "bytes": size, "seconds": round(seconds, 6), "records_per_second": rate}
         )
     else:
-        note(f"{records:,} records, {size:,} bytes to {topic} in {seconds:.2f} s, all acknowledged")
+        note(f"{count_of(records, 'record')}, {count_of(size, 'byte')} to {topic} in {seconds:.2f} s, all acknowledged")
 
 
 def _key_rule(key: str | None, regex: str | None) -> KeyOf:

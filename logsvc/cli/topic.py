@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from logsvc.cli.connect import DEFAULT_SERVER, ConfigOption, FormatOption, ServerOption, connect, noun, parse_settings
-from logsvc.cli.output import Format, human_bytes, note, write_json, write_line, write_table
+from logsvc.cli.output import Format, count_of, human_bytes, note, write_json, write_line, write_table
 from logsvc.cli.positions import Kind, Position, parse_position
 from logsvc_client import Admin, TopicPartition
 from logsvc_common.errors import TopicExists, UnknownPartition
@@ -40,7 +40,7 @@ def create(
             if not if_not_exists:
                 raise
             [made] = admin.describe_topics([topic])
-    _say(made, format, f"topic {made.topic} has {made.partition_count} partitions")
+    _say(made, format, f"topic {made.topic} has {count_of(made.partition_count, 'partition')}")
 
 
 @app.command("list")
