@@ -25,7 +25,6 @@ they must mean something after a restart; `reanchor` bounds them by the wait tha
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
-from sys import intern
 from typing import NamedTuple
 
 import msgspec
@@ -48,6 +47,14 @@ class State(StrEnum):
     DEAD_LETTERING = "dead_lettering"
     PAUSED = "paused"
     DONE = "done"
+
+
+class Ordering(StrEnum):
+    """What waits behind a failure: `RetryPolicy.ordering`."""
+
+    KEY = "key"
+    PARTITION = "partition"
+    NONE = "none"
 
 
 class Event(StrEnum):
@@ -95,19 +102,18 @@ class FailedOffset(msgspec.Struct, frozen=True, array_like=True, gc=False):
     state: State
     attempts: int
     key_hash: int | None
-    ordering: str = "key"
+    ordering: Ordering = Ordering.KEY
     due_ms: int = 0
     wait_ms: int = 0
     first_failure_ms: int = 0
     error: str = ""
-    exception_class: str = ""
 
     @property
     def lane(self) -> int | str | None:
         """What it keeps its order with; None when nothing waits behind it."""
-        if self.ordering == "partition":
+        if self.ordering is Ordering.PARTITION:
             return PARTITION_LANE
-        return self.key_hash if self.ordering == "key" else None
+        return self.key_hash if self.ordering is Ordering.KEY else None
 
 
 class Exhausted(NamedTuple):
@@ -138,7 +144,7 @@ class FailedOffsets:
         self._entries: dict[int, FailedOffset] = {}
         self._counts: dict[State, int] = {}
         self._ahead: set[int] = set()  # DONE above the committed offset
-        self._lanes: dict[int | str, list[int]] = {}  # unfinished offsets of each lane, ascending
+        self._lanes: dict[int | str, int | list[int]] = {}  # unfinished offsets of each lane, ascending; most have only one
         self._due: SortedList = SortedList()  # (due, offset) of those that may be handed out
         self._due_at: dict[int, tuple[int, int]] = {}  # their place in it
         self._delivered: set[int] = set()
@@ -168,7 +174,7 @@ class FailedOffsets:
         for parked in commit.parked:
             # Below the old committed offset and without an entry, it was parked, handed out and done before: a commit resent.
             if parked.offset >= self.committed and parked.offset not in self._entries and parked.offset not in changes:
-                changes[parked.offset] = FailedOffset(State.PARKED, 0, parked.key_hash, policy.ordering)
+                changes[parked.offset] = FailedOffset(State.PARKED, 0, parked.key_hash, Ordering(policy.ordering))
         return Plan(committed, changes, verdicts, exhausted)
 
     def plan_letter_written(self, offset: int) -> Plan:
@@ -215,12 +221,11 @@ class FailedOffsets:
             following,
             attempts,
             failure.key_hash if entry is None else entry.key_hash,
-            policy.ordering,
+            Ordering(policy.ordering),
             now_ms + wait_ms,
             wait_ms,
             first_failure_ms,
             cut(failure.error, ENTRY_ERROR_BYTES_MAX),
-            intern(cut(failure.exception_class, ENTRY_ERROR_BYTES_MAX)),
         )
         if following is State.DEAD_LETTERING:
             exhausted.append(Exhausted(failure, attempts, first_failure_ms, "no_retry" if skips else "exhausted"))
@@ -259,11 +264,16 @@ class FailedOffsets:
         if lane is None:
             self._offer(offset)
             return
-        queue = self._lanes.setdefault(lane, [])
+        queue = self._lanes.get(lane)
+        if queue is None:
+            self._lanes[lane] = offset
+            self._offer(offset)
+            return
+        if isinstance(queue, int):
+            queue = self._lanes[lane] = [queue]
         insort(queue, offset)
         if queue[0] == offset:
-            if len(queue) > 1:
-                self._withdraw(queue[1])
+            self._withdraw(queue[1])
             self._offer(offset)
 
     def _leave(self, offset: int, entry: FailedOffset) -> None:
@@ -272,14 +282,15 @@ class FailedOffsets:
         self._ahead.discard(offset)
         self._withdraw(offset)
         lane = entry.lane
-        queue = self._lanes.get(lane) if lane is not None else None
-        if lane is None or queue is None or entry.state is State.DONE:
+        if lane is None or entry.state is State.DONE:
+            return
+        queue = self._lanes[lane]
+        if isinstance(queue, int) or len(queue) == 1:
+            del self._lanes[lane]
             return
         place = bisect_left(queue, offset)
         del queue[place]
-        if not queue:
-            del self._lanes[lane]
-        elif place == 0:
+        if place == 0:
             self._offer(queue[0])
 
     def _offer(self, offset: int, due_ms: int | None = None) -> None:
@@ -360,7 +371,9 @@ class FailedOffsets:
             paused += (entry is not None and entry.state is State.PAUSED) - (old is not None and old.state is State.PAUSED)
         if entries >= cap or paused:
             return True
-        holding = (self._entries[offset] for offset in self._lanes.get(PARTITION_LANE, ()) if offset not in changes)
+        queue = self._lanes.get(PARTITION_LANE, ())
+        offsets = (queue,) if isinstance(queue, int) else queue
+        holding = (self._entries[offset] for offset in offsets if offset not in changes)
         return any(
             entry is not None and entry.lane == PARTITION_LANE and entry.state in (State.WAITING, State.PARKED)
             for entry in (*holding, *changes.values())

@@ -60,9 +60,9 @@ def heartbeat(
 
 def remove(group: Group, member_ids: list[str], logs: LogView) -> Change:
     """Members leave, or their sessions have run out; what they were to read goes to those who stay."""
-    members = {member_id: member for member_id, member in group.members.items() if member_id not in member_ids}
-    meta, members = retarget(group.meta.epoch + 1, members, logs)
     gone: dict[str, Member | None] = dict.fromkeys(member_ids)
+    members = {member_id: member for member_id, member in group.members.items() if member_id not in gone}
+    meta, members = retarget(group.meta.epoch + 1, members, logs)
     return Change(meta, gone | _differing(group, members))
 
 

@@ -105,6 +105,7 @@ def commit(
             records += (
                 failure_record(group.name, part.topic, part.partition, offset, entry) for offset, entry in plan.changes.items()
             )
+            effects.append(RetriesChanged(group.name))
             _record_intents(group.name, part, plan, logs, limits, records, effects)
         results.append(
             CommitResult(
@@ -115,8 +116,6 @@ def commit(
                 full=failed.full(limits.failures_per_partition_max, plan.changes),
             )
         )
-        if plan.changes and not (effects and effects[0] == RetriesChanged(group.name)):
-            effects.insert(0, RetriesChanged(group.name))
     return Outcome(records, CommitReply(results), effects)
 
 
@@ -243,12 +242,15 @@ def fetch_retries(group: Group, request: FetchRetries, now: Now, limits: Coordin
 
     Handing out is not recorded. Raises what `check_committer` does.
     """
-    check_committer(group, request.member_id, request.member_epoch)
+    member = check_committer(group, request.member_id, request.member_epoch)
     left = min(request.max_records, limits.retries_per_fetch_max)
     results: list[RetriesResult] = []
     full: list[TopicPartition] = []
     for partition, progress in readable(group, request):
         failed = progress.failed
+        if member is None and request.poll == 1:
+            # Outside the membership nobody says when a consumer went; a first poll is that of its successor.
+            failed.release()
         if failed.full(limits.failures_per_partition_max):
             full.append(partition)
         records = failed.due(now.wall_ms, left, request.poll)
