@@ -114,8 +114,8 @@ class RawPeer:
         return reply
 
     def create_topic(self, topic: str, partitions: int = 1, **config: str) -> None:
-        """Settings are named with underscores here: `max_message_bytes="1000"`."""
-        reply, _ = self.call(CreateTopic(topic, partitions, {name.replace("_", "."): text for name, text in config.items()}))
+        """`config` holds Kafka's names: `**{"max.message.bytes": "1000"}`."""
+        reply, _ = self.call(CreateTopic(topic, partitions, config))
         assert isinstance(reply, TopicReply)
 
     def produce(self, topic: str, partition: int, batch: Buffer) -> int:

@@ -1,0 +1,238 @@
+"""One run under kill -9: a producer sends without pause, the broker is killed again and again, and the history is judged.
+
+    writer thread   send numbered records for some keys, as fast as the producer's small buffer lets it, up to a limit
+    this thread     wait until the broker acknowledges again, wait a random moment, SIGKILL, restart (in some cycles killed
+                    again while it recovers), on the same folder and port
+    at the end      flush, read every partition through `RawPeer` (not the client library), hand all to `history.anomalies`
+
+kill -9 takes the process, not the page cache: what it shows is that the broker's own order of things is right (nothing
+acknowledged before it is written, recovery, idempotence across restarts). What an fsync is worth, the simulated disk shows.
+"""
+
+import contextlib
+import random
+import threading
+import time
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from logsvc.testing.process import BrokerProcess, broker_process
+from logsvc_client import LogsvcError, Producer, RecordMetadata
+from logsvc_common.errors import StartError
+from tests.crash.history import Anomaly, Found, Place, Sent, anomalies, counted
+from tests.e2e.raw_peer import RawPeer, Stored
+
+TOPIC = "kill-run"
+PARTITIONS = 4
+KEYS = 48
+VALUE_BYTES_MAX = 400
+PAUSE_S = (0.0, 0.25)  # from the first ack of a cycle to its kill
+RECOVERY_KILL_SHARE = 0.2  # of the cycles: the restarted broker is killed once more before or just after it is ready
+RECOVERY_KILL_S = (0.05, 0.8)
+RESTARTS_PER_CYCLE_MAX = 5
+ACK_TIMEOUT_S = 30.0  # the client recovers by itself within this, or the run fails
+FLUSH_TIMEOUT_S = 60.0
+# Small segments, so that kills meet rolls, index files and checkpoints too.
+TOPIC_CONFIG = {"segment.bytes": str(256 << 10), "index.interval.bytes": "1024"}
+
+
+@dataclass
+class Figures:
+    """What a run amounted to. Seconds are wall-clock; `ready_s` from the start of a process to its announcement, `away_s` from
+    a kill to the next acknowledgement the client saw."""
+
+    seed: int
+    cycles: int = 0
+    kills: int = 0
+    kills_during_recovery: int = 0
+    sent: int = 0
+    acked: int = 0
+    failed: int = 0
+    stored: int = 0
+    seconds: float = 0.0
+    ready_s: list[float] = field(default_factory=list)
+    away_s: list[float] = field(default_factory=list)
+    found: dict[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        def spread(values: list[float]) -> str:
+            ordered = sorted(values)
+            return f"median {ordered[len(ordered) // 2]:.2f} s, longest {ordered[-1]:.2f} s" if ordered else "none"
+
+        return (
+            f"seed {self.seed}: {self.cycles} cycles, {self.kills} kills ({self.kills_during_recovery} during recovery), "
+            f"{self.sent} sent, {self.acked} acknowledged, {self.failed} failed, {self.stored} stored, "
+            f"lost {self.found.get('lost-write', 0)}, duplicates {self.found.get('duplicate', 0)}, "
+            f"anomalies {self.found or 'none'}; ready: {spread(self.ready_s)}; kill to next ack: {spread(self.away_s)}; "
+            f"{self.seconds:.1f} s in all"
+        )
+
+
+class Writer:
+    """Sends numbered records in a thread of its own, and remembers what was said of each."""
+
+    def __init__(self, server: str, records_max: int, rng: random.Random, *, idempotent: bool) -> None:
+        self.sent: list[Sent] = []
+        self.acked: dict[int, list[Place]] = {}
+        self.failed: dict[int, LogsvcError] = {}
+        self.error: BaseException | None = None
+        self._acks = 0
+        self._acked_once = threading.Condition()
+        self._records_max = records_max
+        self._rng = rng
+        self._stop = threading.Event()
+        # A small buffer keeps the writer close behind the broker: at every kill some batches are in flight.
+        self._producer = Producer(
+            server,
+            linger_ms=1,
+            batch_bytes=16 << 10,
+            buffer_bytes=128 << 10,
+            max_block_ms=round(ACK_TIMEOUT_S * 1_000),
+            delivery_timeout_ms=120_000,
+            request_timeout_ms=10_000,
+            idempotent=idempotent,
+        )
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Send no more; wait for what is on its way."""
+        self._stop.set()
+        self._thread.join(ACK_TIMEOUT_S + 5)
+        if self._thread.is_alive():
+            raise AssertionError("the writer hangs in send")
+        self._producer.flush(FLUSH_TIMEOUT_S)
+
+    def close(self) -> None:
+        self._stop.set()
+        self._producer.close(1)
+
+    @property
+    def acks(self) -> int:
+        return self._acks
+
+    def wait_for_ack(self, beyond: int) -> None:
+        """Until more than `beyond` records are acknowledged."""
+        with self._acked_once:
+            if not self._acked_once.wait_for(lambda: self._acks > beyond or self.error is not None, ACK_TIMEOUT_S):
+                raise AssertionError(f"no acknowledgement within {ACK_TIMEOUT_S} s after the broker was back")
+        if self.error is not None:
+            raise AssertionError("the writer ended early") from self.error
+
+    def _run(self) -> None:
+        try:
+            for number in range(self._records_max):
+                if self._stop.is_set():
+                    return
+                self._send(number)
+                if not number % 16:
+                    self._stop.wait(self._rng.random() * 0.02)
+            raise AssertionError(f"the run used up its {self._records_max} records")
+        except BaseException as error:  # noqa: BLE001 it is raised by whoever waits for this thread
+            self.error = error
+            with self._acked_once:
+                self._acked_once.notify_all()
+
+    def _send(self, number: int) -> None:
+        key = b"key-%02d" % self._rng.randrange(KEYS)
+        self.sent.append(Sent(number, key))
+
+        def told(where: RecordMetadata | None, error: LogsvcError | None) -> None:
+            if where is None:
+                assert error is not None
+                self.failed[number] = error
+                return
+            self.acked.setdefault(number, []).append(Place(where.partition, where.offset))
+            with self._acked_once:
+                self._acks += 1
+                self._acked_once.notify_all()
+
+        self._producer.send(TOPIC, value_of(number), key=key, on_delivery=told)
+
+
+def value_of(number: int) -> bytes:
+    """Number, checksum, and as many bytes of filling as the number says: told apart from any other, intact or not."""
+    filling = b"." * (number * 7 % VALUE_BYTES_MAX)
+    body = b"%d %b" % (number, filling)
+    return b"%08x %b" % (zlib.crc32(body), body)
+
+
+def found_in(record: Stored) -> Found:
+    """What a stored value says it is."""
+    value = record.value or b""
+    number = value[9:].split(b" ", 1)[0]
+    claimed = int(number) if number.isdigit() else -1
+    return Found(claimed, record.key, record.offset, claimed >= 0 and value == value_of(claimed))
+
+
+def kill_run(
+    folder: Path, *, cycles: int, seed: int, idempotent: bool = True, records_per_cycle_max: int = 4_000
+) -> tuple[Figures, list[Anomaly]]:
+    """Run `cycles` kills and judge the history. AssertionError when the client does not recover by itself.
+
+    With `idempotent` off, duplicates are what must be found: a way to see that the run puts retries to the test at all.
+    """
+    figures = Figures(seed)
+    began = time.monotonic()
+    rng = random.Random(seed)
+    with broker_process(folder / "data", "--log-level", "warning") as broker:
+        with RawPeer(broker.server) as peer:
+            peer.create_topic(TOPIC, PARTITIONS, **TOPIC_CONFIG)
+        writer = Writer(broker.server, cycles * records_per_cycle_max, random.Random(seed + 1), idempotent=idempotent)
+        writer.start()
+        try:
+            writer.wait_for_ack(0)
+            for _ in range(cycles):
+                _cycle(broker, writer, figures, rng)
+            writer.finish()
+        finally:
+            writer.close()
+        log = _read_back(broker)
+        figures.sent, figures.acked, figures.failed = len(writer.sent), len(writer.acked), len(writer.failed)
+        figures.stored = sum(map(len, log.values()))
+        wrong = anomalies(writer.sent, writer.acked, writer.failed, log)
+    figures.found, figures.seconds = counted(wrong), time.monotonic() - began
+    return figures, wrong
+
+
+def _cycle(broker: BrokerProcess, writer: Writer, figures: Figures, rng: random.Random) -> None:
+    time.sleep(rng.uniform(*PAUSE_S))
+    broker.kill()
+    killed = time.monotonic()
+    figures.cycles += 1
+    figures.kills += 1
+    for attempt in range(RESTARTS_PER_CYCLE_MAX):
+        again = attempt == 0 and rng.random() < RECOVERY_KILL_SHARE
+        if not _restart(broker, figures, kill_after_s=rng.uniform(*RECOVERY_KILL_S) if again else None):
+            continue
+        writer.wait_for_ack(writer.acks)
+        figures.away_s.append(time.monotonic() - killed)
+        return
+    raise AssertionError(f"the broker did not come back within {RESTARTS_PER_CYCLE_MAX} starts")
+
+
+def _restart(broker: BrokerProcess, figures: Figures, kill_after_s: float | None) -> bool:
+    """Start it; with `kill_after_s`, kill it that long after, wherever it is then. True when it runs."""
+    started = time.monotonic()
+    if kill_after_s is None:
+        broker.start()
+        figures.ready_s.append(time.monotonic() - started)
+        return True
+    killer = threading.Timer(kill_after_s, broker.kill)
+    killer.start()
+    # Killed before it was ready: `start` says that it did not start, which was the point.
+    with contextlib.suppress(StartError):
+        broker.start()
+    killer.join()
+    figures.kills += 1
+    figures.kills_during_recovery += 1
+    return False
+
+
+def _read_back(broker: BrokerProcess) -> Mapping[int, list[Found]]:
+    with RawPeer(broker.server) as peer:
+        return {partition: [found_in(record) for record in peer.read_all(TOPIC, partition)] for partition in range(PARTITIONS)}
