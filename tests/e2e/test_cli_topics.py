@@ -114,7 +114,7 @@ def test_groups_of_a_fresh_broker_are_an_empty_list(logsvc: Logsvc) -> None:
 
 
 class TestNobodyThere:
-    @pytest.mark.parametrize("arguments", [("topic", "list"), ("group", "list"), ("produce", "t"), ("consume", "t", "-e")])
+    @pytest.mark.parametrize("arguments", [("topic", "list"), ("consume", "t", "-e")])
     def test_the_exit_code_is_3_within_the_deadline_and_says_what_to_do(self, arguments: tuple[str, ...]) -> None:
         outcome = Logsvc()(*arguments)
         assert (outcome.code, outcome.out) == (3, b"")
