@@ -5,6 +5,7 @@ Fetches parked on the log are woken when consumers may read what came: under `al
 ever reads a record that a power cut could take back.
 """
 
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -20,15 +21,23 @@ Appended = Callable[[AppendResult, LogsvcError | None], None]
 class Appender:
     """`readable(log, bytes)` is called when that many more bytes of `log` may be read."""
 
-    def __init__(self, group_commit: GroupCommit, readable: Callable[[PartitionLog, int], None]) -> None:
+    def __init__(
+        self,
+        group_commit: GroupCommit,
+        readable: Callable[[PartitionLog, int], None],
+        observe_append_seconds: Callable[[float], None],
+    ) -> None:
         self._group_commit = group_commit
+        self._observe = observe_append_seconds
         self._readable = readable
         self._interval_due_ms: dict[PartitionLog, int] = {}
 
     def append(self, log: PartitionLog, batch: Buffer, header: BatchHeader, now_ms: int, done: Appended) -> None:
         """Append one checked batch; `done` follows, perhaps before this returns. Raises what PartitionLog.append raises,
         and then `done` is not called."""
+        started = time.perf_counter()
         result = log.append(batch, header, now_ms)
+        self._observe(time.perf_counter() - started)
         size = 0 if result.duplicate else header.size
         if log.config.flush == "always":
             if log.durable_offset > result.last_offset:
@@ -38,6 +47,8 @@ class Appender:
             return
         if log.config.flush == "interval":
             self._interval_due_ms.setdefault(log, now_ms + log.config.flush_interval_ms)
+        elif log.sync_wanted:
+            self._group_commit.commit(log, _ignore)
         if size:
             self._readable(log, size)
         done(result, None)
@@ -53,7 +64,7 @@ class Appender:
         """Start the syncs of `flush=interval` logs that have come due. A failure marks the log itself."""
         for log in [log for log, due_ms in self._interval_due_ms.items() if due_ms <= now_ms]:
             del self._interval_due_ms[log]
-            self._group_commit.commit(log, lambda _error: None)
+            self._group_commit.commit(log, _ignore)
 
     def next_due_ms(self) -> int | None:
         return min(self._interval_due_ms.values(), default=None)
@@ -62,3 +73,7 @@ class Appender:
         if error is None and size:
             self._readable(log, size)
         done(result, error)
+
+
+def _ignore(_error: LogsvcError | None) -> None:
+    """Nobody waits for this sync; a failure has marked the log."""

@@ -31,17 +31,19 @@ class Syncable(Protocol):
 
 
 class GroupCommit:
-    """`call_soon` runs a callable in the event loop's thread, from any thread."""
+    """`soon` runs a callable later in this turn or the next of the event loop; `from_thread` does so from any thread."""
 
     def __init__(
         self,
-        call_soon: Callable[[Callable[[], None]], object],
+        soon: Callable[[Callable[[], None]], object],
+        from_thread: Callable[[Callable[[], None]], object],
         observe_sync_seconds: Callable[[float], None],
         threads: int = 4,
     ) -> None:
-        self._call_soon = call_soon
+        self._soon = soon
+        self._from_thread = from_thread
         self._observe = observe_sync_seconds
-        # A log is in here while a sync of it runs; the list holds those who wait for the one after.
+        # A log is in here from its commit to the end of the sync; the list holds those whom the next sync will serve.
         self._next: dict[Syncable, list[Done]] = {}
         self._jobs: queue.SimpleQueue[tuple[Syncable, list[Done]] | None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._work, name=f"sync-{n}", daemon=True) for n in range(threads)]
@@ -59,8 +61,13 @@ class GroupCommit:
         if waiting is not None:
             waiting.append(done)
             return
-        self._next[log] = []
-        self._jobs.put((log, [done]))
+        self._next[log] = [done]
+        # Not at once: what else this turn of the event loop appends goes with it.
+        self._soon(partial(self._start, log))
+
+    def _start(self, log: Syncable) -> None:
+        waiters, self._next[log] = self._next[log], []
+        self._jobs.put((log, waiters))
 
     def stop(self) -> None:
         """End the threads once the syncs under way are over."""
@@ -82,13 +89,13 @@ class GroupCommit:
                 logger.exception("a sync failed in a way it never should")
                 error = StorageFailed(f"sync failed: {type(failure).__name__}: {failure}")
             seconds = time.perf_counter() - started
-            self._call_soon(partial(self._ended, log, waiters, error, seconds))
+            self._from_thread(partial(self._ended, log, waiters, error, seconds))
 
     def _ended(self, log: Syncable, waiters: list[Done], error: LogsvcError | None, seconds: float) -> None:
         self._observe(seconds)
-        waiting = self._next.pop(log)
-        if waiting:
-            self._next[log] = []
-            self._jobs.put((log, waiting))
+        if self._next[log]:
+            self._start(log)
+        else:
+            del self._next[log]
         for done in waiters:
             done(error)

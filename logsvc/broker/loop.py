@@ -55,11 +55,12 @@ class Broker:
         self.stopping = False
 
         self._group_commit = GroupCommit(
+            self._loop.call_soon,
             lambda call: self._loop.call_soon_threadsafe(self._synced, call),
             metrics.fsync_duration_seconds.observe,
             settings.sync_threads,
         )
-        self._appender = Appender(self._group_commit, self._readable)
+        self._appender = Appender(self._group_commit, self._readable, metrics.append_duration_seconds.observe)
         self._fetch = FetchHandler(logs, clock.monotonic_ms, self._count_fetched)
         self._produce = ProduceHandler(
             logs, self._appender, clock.wall_ms, self._count_appended, settings.in_flight_bytes_max, unsaturated

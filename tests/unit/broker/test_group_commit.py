@@ -41,7 +41,7 @@ class Loop:
 
 def start() -> tuple[Loop, GroupCommit, list[float]]:
     loop, seconds = Loop(), []
-    return loop, GroupCommit(loop.calls.put, seconds.append, threads=2), seconds
+    return loop, GroupCommit(lambda call: call(), loop.calls.put, seconds.append, threads=2), seconds
 
 
 def test_all_that_commit_during_a_sync_share_the_next_one() -> None:
@@ -63,6 +63,23 @@ def test_all_that_commit_during_a_sync_share_the_next_one() -> None:
     assert log.syncs == 2
     assert not commits.busy
     assert len(seconds) == 2
+    commits.stop()
+
+
+def test_what_one_turn_of_the_loop_appends_goes_with_one_sync() -> None:
+    loop, later = Loop(), []
+    commits = GroupCommit(later.append, loop.calls.put, lambda _: None, threads=1)
+    log, told = GatedLog(), []
+    for number in range(3):
+        commits.commit(log, lambda error, number=number: told.append(number))
+    assert log.syncs == 0
+
+    for call in later:
+        call()
+    log.gate.put(None)
+    loop.run_one()
+    assert told == [0, 1, 2]
+    assert log.syncs == 1
     commits.stop()
 
 
