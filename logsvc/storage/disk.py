@@ -207,6 +207,17 @@ def write_file(disk: Disk, path: str, content: Buffer, *, durable: bool) -> None
         file.close()
 
 
+def make_folder(disk: Disk, path: str) -> None:
+    """Make a folder and those above it that are missing, each with a durable name. Raises OSError."""
+    missing = []
+    while path and not disk.exists(path):
+        missing.append(path)
+        path = path.rpartition("/")[0]
+    for folder in reversed(missing):
+        disk.make_dirs(folder)
+        disk.sync_dir(folder.rpartition("/")[0] or ("/" if folder.startswith("/") else "."))
+
+
 def replace_file(disk: Disk, folder: str, name: str, content: Buffer) -> None:
     """Put `content` under `name` at once and durably: after a crash the file is the old one or the new one, whole.
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from logsvc.config import TopicConfig
-from logsvc.storage.disk import Disk, File
+from logsvc.storage.disk import Disk, File, make_folder
 from logsvc.storage.partition_log import PartitionLog
 from logsvc.storage.reserve import DiskReserve
 from logsvc.storage.segment import LOG_SUFFIX, SegmentCache
@@ -79,7 +79,7 @@ class LogDirectory:
         """
         path = path.rstrip("/") or "/"
         try:
-            disk.make_dirs(path)
+            make_folder(disk, path)
             lock = disk.lock(f"{path}/{LOCK_FILE}")
         except OSError as error:
             raise DataFolderUnusable(f"cannot use {path} as data folder: {error.strerror or error}") from error

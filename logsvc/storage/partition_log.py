@@ -3,11 +3,11 @@
 Who may call what, and why it is safe:
 
 - The event-loop thread appends, reads, trims and applies retention. Only it changes the map of segments.
-- A worker thread calls `sync` meanwhile, one at a time (`_sync_mutex`). Under `_lock` it takes a snapshot of the tail and
-  of the files with unsynced bytes, and works on that. fdatasync and pwrite on one descriptor do not disturb each other.
-- `_lock` is held for an append (one system call) and for snapshots, never across an fsync.
+- A worker thread calls `sync` meanwhile, one at a time (`_sync_mutex`). Under `_lock` it takes a snapshot of the tail
+  and the active file, and works on that. fdatasync and pwrite on one descriptor do not disturb each other.
+- `_lock` is held for an append (one system call; an fsync when it rolls) and for snapshots.
 - `_tail` and `_durable` are immutable points, replaced whole: a reader of the attribute sees an old one or a new one.
-- A segment with unsynced bytes is never removed: trim and retention sync first, and take sealed segments only.
+- Sealed segments are wholly durable. A file that a sync may still be using is not closed but retired, and closed later.
 
 The order that makes an ack true: bytes are written, the tail moves, the file (and after a roll the folder) is fsynced, the
 durable point moves. The checkpoint comes after that and only says less than what is durable.
@@ -50,7 +50,6 @@ from logsvc_common.errors import (
 )
 
 CHECKPOINT_INTERVAL_BYTES = 64 << 20  # appended bytes after which a sync writes the checkpoint: what a restart scans at most
-UNSYNCED_SEGMENTS_MAX = 4  # sealed segments waiting for a sync before a roll waits for it
 _LOG = logging.getLogger(__name__)
 
 
@@ -99,9 +98,8 @@ class PartitionLog:
         last = recovered.segments[-1] if recovered.segments else Segment(folder, recovered.end_offset)
         self._active = last
         self._tail = self._durable = LogPoint(recovered.end_offset, last.base_offset, last.size)
-        self._unsynced: list[Segment] = []  # sealed, with bytes no fsync has covered
-        self._synced: list[Segment] = []  # sealed and synced, their files still open: the event loop closes them
-        self._folder_unsynced = False
+        self._retired: list[Segment] = []  # sealed, their files still open: closed when no sync can be using them
+        self._unnamed: Segment | None = None  # the segment whose file name no fsync of the folder has covered
         self._checkpoint_due = recovered.changed
         self._uncheckpointed_bytes = 0
         self._closed = False
@@ -177,8 +175,8 @@ class PartitionLog:
 
     @property
     def sync_wanted(self) -> bool:
-        """True when sealed segments or a checkpoint wait for a sync although no ack does (`flush=os`)."""
-        return bool(self._unsynced) or self._checkpoint_due or self._uncheckpointed_bytes >= CHECKPOINT_INTERVAL_BYTES
+        """True when a sync should come soon although no ack waits for it: a checkpoint is due (matters with `flush=os`)."""
+        return self._checkpoint_due or self._uncheckpointed_bytes >= CHECKPOINT_INTERVAL_BYTES
 
     def __repr__(self) -> str:
         return f"<PartitionLog {self.topic}-{self.partition} {self.state} {self.start_offset}..{self.end_offset}>"
@@ -227,33 +225,40 @@ class PartitionLog:
         return AppendResult(base_offset, last_offset, False)
 
     def _roll(self) -> Segment:
-        """Seal the active segment and begin the next. Needs the lock. Raises DiskFull with nothing changed, StorageFailed."""
-        while self._synced:
-            self._release(self._synced.pop())
-        if len(self._unsynced) >= UNSYNCED_SEGMENTS_MAX:
-            self._sync_inline()
+        """Seal the active segment and begin the next. Needs the lock. Raises DiskFull with nothing changed, StorageFailed.
+
+        The old segment is fsynced before the new one takes a byte: after a power cut a good batch in the new file must not
+        stand behind a torn one in the old, which would look like corruption.
+        """
         old = self._active
-        new = Segment(self._folder, self._tail.offset)
+        assert old.file is not None
+        self._release_retired()
         try:
+            if self._tail is not self._durable:
+                old.file.datasync()
+                if self._unnamed is not None:
+                    self._disk.sync_dir(self._folder)
+                self._durable = self._tail
+            new = Segment(self._folder, self._tail.offset)
             new.file = self._disk.open(new.path(), create=True)
         except OSError as error:
             if error.errno in FULL_ERRNOS:
                 raise DiskFull(f"no room on the disk for a new segment: {error.strerror}") from error
-            raise self._fail("starting a segment", error) from error
+            raise self._fail("rolling the segment", error) from error
         old.seal(self._disk)
-        self._unsynced.append(old)
-        self._folder_unsynced = self._checkpoint_due = True
+        self._retired.append(old)
+        self._unnamed, self._checkpoint_due = new, True
         self._segments[new.base_offset] = self._active = new
         return new
 
-    def _sync_inline(self) -> None:
-        """Without anyone calling `sync` (`flush=os`), sealed segments would pile up: fsync them here. Needs the lock."""
-        for segment in self._unsynced:
-            assert segment.file is not None
+    def _release_retired(self) -> None:
+        """Close the files of sealed segments, unless a sync is under way, which may still be using one. Needs the lock."""
+        if self._retired and self._sync_mutex.acquire(blocking=False):
             try:
-                segment.file.datasync()
-            except OSError as error:
-                raise self._fail("fsync", error) from error
+                while self._retired:
+                    self._release(self._retired.pop())
+            finally:
+                self._sync_mutex.release()
 
     def _release(self, segment: Segment) -> None:
         """Hand the file of a sealed, synced segment to the cache. Event-loop thread: nobody is reading it meanwhile."""
@@ -286,25 +291,25 @@ class PartitionLog:
         with self._lock:
             if self.state is PartitionState.FAILED:
                 raise self._refusal()
-            if self._active.file is None:  # recovered as corrupt: nothing was opened for writing
+            file = self._active.file
+            if file is None:  # recovered as corrupt: nothing was opened for writing
                 return None
             target = self._tail
-            sealed = list(self._unsynced)
-            active = self._active
-            folder_unsynced, self._folder_unsynced = self._folder_unsynced, False
+            behind = target is not self._durable
+            unnamed = self._unnamed
             found = self._checkpoint(target, start_offset) if with_checkpoint else None
         try:
-            for segment in (*sealed, active):
-                if segment.file is not None and (segment is not active or target is not self._durable):
-                    segment.file.datasync()
-            if folder_unsynced:
+            if behind:
+                file.datasync()
+            if unnamed is not None:
                 self._disk.sync_dir(self._folder)
         except OSError as error:
             raise self._fail("fsync", error) from error
         with self._lock:
-            self._unsynced = self._unsynced[len(sealed) :]
-            self._synced += sealed
-            self._durable = target
+            if target.offset >= self._durable.offset:  # a roll meanwhile may have gone further
+                self._durable = target
+            if self._unnamed is unnamed:
+                self._unnamed = None
         return found
 
     def _checkpoint(self, target: LogPoint, start_offset: int | None) -> tuple[Checkpoint, IndexTail]:
@@ -359,9 +364,10 @@ class PartitionLog:
     def abandon(self) -> None:
         """Close the files as they are: after a failure, or before the folder is deleted."""
         self._closed = True
-        for segment in self._segments.values():
-            self._cache.forget(segment)
-            self._release(segment)
+        with self._sync_mutex:  # a sync under way ends first
+            for segment in self._segments.values():
+                self._cache.forget(segment)
+                self._release(segment)
         if self.state is PartitionState.ONLINE:
             self.state, self.state_reason = PartitionState.FAILED, "closed"
 
@@ -485,7 +491,7 @@ class PartitionLog:
         for segment in self._sealed()[:count]:
             with self._lock:
                 del self._segments[segment.base_offset]
-                self._synced = [other for other in self._synced if other is not segment]
+                self._retired = [other for other in self._retired if other is not segment]
             self._cache.forget(segment)
             self._release(segment)
             try:

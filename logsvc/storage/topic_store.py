@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from logsvc.storage.disk import Disk, read_small_file, replace_file
+from logsvc.storage.disk import Disk, make_folder, read_small_file, replace_file
 
 FOLDER = "topics"
 _SUFFIX = ".json"
@@ -40,7 +40,7 @@ class TopicStore:
 
     def prepare(self) -> None:
         """Make the folder, remove temporary files."""
-        self._disk.make_dirs(self._folder)
+        make_folder(self._disk, self._folder)
         for name in self._disk.listdir(self._folder):
             if name.endswith(".tmp"):
                 self._disk.unlink(f"{self._folder}/{name}")

@@ -1,0 +1,401 @@
+"""A disk in memory that forgets what was not fsynced and fails when told to: `logsvc.storage.disk.Disk` for tests.
+
+Every file and folder exists twice: as programs see it, and as it is on the platter. Between the two stand pending operations:
+writes and truncations of a file until its `datasync`, and changes of names in a folder until its `sync_dir`. `crash` makes
+the disk a reboot would find. With `ordered=True` a prefix of the pending operations survives (per file and folder), the last
+write torn at any byte: what a journaling file system does in practice. Without it any subset survives: what POSIX allows.
+
+A datasync that fails loses its pending writes for good although programs still see them, as Linux does: a second datasync that
+"succeeds" saves nothing.
+
+    disk = SimulatedDisk()
+    disk.fail("datasync", nth=3)                    # EIO at the third datasync from now
+    disk.hook = lambda operation: ...               # sees every operation before it happens; raise SimulatedCrash to stop there
+    survivor = disk.crash(random.Random(7))
+"""
+
+import errno
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import NamedTuple
+
+from logsvc.storage.disk import File, locked_message
+from logsvc_common.batch import Buffer
+from logsvc_common.errors import DataFolderLocked
+
+
+class SimulatedCrash(BaseException):
+    """The machine stopped here. No `except Exception` of the program under test may catch it."""
+
+
+class Operation(NamedTuple):
+    """One call of the port. `kind` is the name of the method; `open` becomes `create` when it makes the file."""
+
+    number: int
+    kind: str
+    path: str
+
+
+@dataclass
+class _Fault:
+    kind: str
+    path_part: str
+    countdown: int
+    forever: bool
+    error: int
+    short_bytes: int | None
+
+
+class _Change(NamedTuple):
+    """A pending change of a file: a write of `data` at `position`, or, without data, a truncation to `position`."""
+
+    position: int
+    data: bytes | None
+
+
+def _apply(content: bytearray, change: _Change, keep_bytes: int | None = None) -> None:
+    position, data = change
+    if data is None:
+        if position <= len(content):
+            del content[position:]
+        else:
+            content.extend(bytes(position - len(content)))
+        return
+    if keep_bytes is not None:
+        data = data[:keep_bytes]
+    if data and position > len(content):
+        content.extend(bytes(position - len(content)))
+    content[position : position + len(data)] = data
+
+
+@dataclass
+class _FileNode:
+    content: bytearray = field(default_factory=bytearray)
+    durable: bytearray = field(default_factory=bytearray)
+    pending: list[_Change] = field(default_factory=list)
+    modified_ms: int = 0
+
+    def change(self, change: _Change, now_ms: int) -> None:
+        _apply(self.content, change)
+        self.pending.append(change)
+        self.modified_ms = now_ms
+
+    def sync(self) -> None:
+        for change in self.pending:
+            _apply(self.durable, change)
+        self.pending.clear()
+
+    def after_crash(self, rng: Random, ordered: bool) -> "_FileNode":
+        content = bytearray(self.durable)
+        for change in self.pending:
+            fate = rng.random()
+            if fate < 0.4:
+                _apply(content, change)
+                continue
+            if fate < 0.7 and change.data:
+                _apply(content, change, keep_bytes=rng.randrange(len(change.data)))
+            if ordered:
+                break
+        return _FileNode(content, bytearray(content), [], self.modified_ms)
+
+
+_Names = list[tuple[str, "_Node | None"]]  # changes of names that happen at once; None removes
+
+
+@dataclass
+class _FolderNode:
+    entries: "dict[str, _Node]" = field(default_factory=dict)
+    durable: "dict[str, _Node]" = field(default_factory=dict)
+    pending: list[_Names] = field(default_factory=list)
+
+    def change(self, *names: "tuple[str, _Node | None]") -> None:
+        self.pending.append(list(names))
+        _apply_names(self.entries, names)
+
+    def sync(self) -> None:
+        for names in self.pending:
+            _apply_names(self.durable, names)
+        self.pending.clear()
+
+    def after_crash(self, rng: Random, ordered: bool) -> "_FolderNode":
+        entries = dict(self.durable)
+        for names in self.pending:
+            if rng.random() < 0.5:
+                _apply_names(entries, names)
+            elif ordered:
+                break
+        survived = {name: node.after_crash(rng, ordered) for name, node in entries.items()}
+        return _FolderNode(survived, dict(survived), [])
+
+
+_Node = _FileNode | _FolderNode
+
+
+def _apply_names(entries: dict[str, _Node], names: "Sequence[tuple[str, _Node | None]]") -> None:
+    for name, node in names:
+        if node is None:
+            entries.pop(name, None)
+        else:
+            entries[name] = node
+
+
+class SimulatedFile:
+    """An open file of a `SimulatedDisk`."""
+
+    def __init__(self, disk: "SimulatedDisk", path: str, node: _FileNode, writable: bool) -> None:
+        self._disk = disk
+        self._path = path
+        self._node = node
+        self._writable = writable
+        self._open = True
+
+    def _step(self, kind: str) -> int | None:
+        if not self._open:
+            raise OSError(errno.EBADF, "the file is closed", self._path)
+        return self._disk.step(kind, self._path)
+
+    def pwritev(self, buffers: Sequence[Buffer], position: int) -> int:
+        short_bytes = self._step("write")
+        if not self._writable:
+            raise OSError(errno.EBADF, "the file is not open for writing", self._path)
+        data = b"".join(buffers)
+        room = self._disk.room() + max(len(self._node.content) - position, 0)
+        if data and room <= 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._path)
+        data = data[: room if short_bytes is None else min(room, short_bytes)]
+        self._node.change(_Change(position, data), self._disk.now_ms)
+        return len(data)
+
+    def pread(self, length: int, position: int) -> bytes:
+        self._step("read")
+        return bytes(self._node.content[position : position + length])
+
+    def truncate(self, size: int) -> None:
+        self._step("truncate")
+        self._node.change(_Change(size, None), self._disk.now_ms)
+
+    def datasync(self) -> None:
+        try:
+            self._step("datasync")
+        except OSError:
+            self._node.pending.clear()
+            raise
+        self._disk.sync_file(self._node)
+
+    def size(self) -> int:
+        return len(self._node.content)
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._disk.open_files -= 1
+
+
+class _LockFile(SimulatedFile):
+    def close(self) -> None:
+        if self._open:
+            self._disk.locks.discard(self._path)
+        super().close()
+
+
+class SimulatedDisk:
+    """See the module. With `capacity_bytes` it fills up: writes become short, then fail with ENOSPC. `now_ms` dates files."""
+
+    def __init__(self, *, capacity_bytes: int = 1 << 40) -> None:
+        self.capacity_bytes = capacity_bytes
+        self.now_ms = 0
+        self.operations = 0
+        self.open_files = 0
+        self.hook: Callable[[Operation], None] | None = None
+        self.locks: set[str] = set()
+        self._root = _FolderNode()
+        self._faults: list[_Fault] = []
+
+    # -- what tests do with it ----------------------------------------------------------------------------------------
+
+    def fail(self, kind: str, *, nth: int = 1, path_part: str = "", error: int = errno.EIO, forever: bool = False) -> None:
+        """The nth operation of `kind` from now, on a path that contains `path_part`, fails; with `forever` all after it too."""
+        self._faults.append(_Fault(kind, path_part, nth, forever, error, None))
+
+    def shorten_write(self, *, nth: int = 1, path_part: str = "", to_bytes: int = 0) -> None:
+        """The nth write from now writes only `to_bytes` and reports that."""
+        self._faults.append(_Fault("write", path_part, nth, False, 0, to_bytes))
+
+    def heal(self) -> None:
+        """No more faults."""
+        self._faults.clear()
+
+    def crash(self, rng: Random, *, ordered: bool = False) -> "SimulatedDisk":
+        """The disk after a power cut now. This one is left as it is: crash it again with other luck."""
+        survivor = type(self)(capacity_bytes=self.capacity_bytes)
+        survivor.now_ms = self.now_ms
+        survivor._root = self._root.after_crash(rng, ordered)
+        return survivor
+
+    def kill(self) -> "SimulatedDisk":
+        """The disk after kill -9 of the program: everything written is there, nothing more of it is durable than before."""
+        self.locks.clear()
+        self.hook = None
+        self._faults.clear()
+        return self
+
+    def content(self, path: str) -> bytes:
+        """The bytes of a file, as programs see them."""
+        return bytes(self._file(path).content)
+
+    def set_content(self, path: str, content: bytes) -> None:
+        """Put bytes into a file behind the program's back, durably: rot, cuts, swapped files. Makes it if need be."""
+        folder, name = self._parent(path)
+        folder.entries[name] = folder.durable[name] = _FileNode(bytearray(content), bytearray(content), [], self.now_ms)
+
+    def remove(self, path: str) -> None:
+        """Take a file away behind the program's back, durably."""
+        folder, name = self._parent(path)
+        folder.entries.pop(name, None)
+        folder.durable.pop(name, None)
+
+    def used_bytes(self) -> int:
+        return _used(self._root)
+
+    def room(self) -> int:
+        return max(self.capacity_bytes - self.used_bytes(), 0) if self.capacity_bytes < 1 << 40 else 1 << 40
+
+    # -- machinery ----------------------------------------------------------------------------------------------------
+
+    def step(self, kind: str, path: str) -> int | None:
+        """Count an operation, show it to the hook, fail it if it is due; the length a short write is cut to, if it is one."""
+        self.operations += 1
+        if self.hook is not None:
+            self.hook(Operation(self.operations, kind, path))
+        for fault in self._faults:
+            if fault.kind != kind or fault.path_part not in path:
+                continue
+            fault.countdown -= 1
+            if fault.countdown == 0 or (fault.forever and fault.countdown < 0):
+                if fault.short_bytes is not None:
+                    return fault.short_bytes
+                raise OSError(fault.error, os.strerror(fault.error), path)
+        return None
+
+    def sync_file(self, node: _FileNode) -> None:
+        """What a datasync that works does; a mutant overrides it."""
+        node.sync()
+
+    def _folder(self, path: str) -> _FolderNode:
+        node: _Node = self._root
+        for part in _parts(path):
+            if not isinstance(node, _FolderNode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+            if part not in node.entries:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+            node = node.entries[part]
+        if not isinstance(node, _FolderNode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+        return node
+
+    def _parent(self, path: str) -> tuple[_FolderNode, str]:
+        folder, _, name = path.rpartition("/")
+        return self._folder(folder), name
+
+    def _file(self, path: str) -> _FileNode:
+        folder, name = self._parent(path)
+        node = folder.entries.get(name)
+        if node is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        if isinstance(node, _FolderNode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        return node
+
+    # -- the port -----------------------------------------------------------------------------------------------------
+
+    def open(self, path: str, *, create: bool = False, writable: bool = True) -> File:
+        folder, name = self._parent(path)
+        if create and name not in folder.entries:
+            self.step("create", path)
+            if self.room() <= 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+            folder.change((name, _FileNode(modified_ms=self.now_ms)))
+        else:
+            self.step("open", path)
+        node = self._file(path)
+        self.open_files += 1
+        return SimulatedFile(self, path, node, writable)
+
+    def exists(self, path: str) -> bool:
+        try:
+            folder, name = self._parent(path)
+        except OSError:
+            return False
+        return name in folder.entries
+
+    def file_size(self, path: str) -> int:
+        return len(self._file(path).content)
+
+    def modified_ms(self, path: str) -> int:
+        return self._file(path).modified_ms
+
+    def listdir(self, path: str) -> list[str]:
+        self.step("listdir", path)
+        return sorted(self._folder(path).entries)
+
+    def make_dirs(self, path: str) -> None:
+        self.step("make_dirs", path)
+        node = self._root
+        for part in _parts(path):
+            if part not in node.entries:
+                node.change((part, _FolderNode()))
+            below = node.entries[part]
+            if not isinstance(below, _FolderNode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+            node = below
+
+    def rename(self, source: str, target: str) -> None:
+        self.step("rename", source)
+        folder, name = self._parent(source)
+        other, new_name = self._parent(target)
+        if other is not folder:
+            raise OSError(errno.EXDEV, "renaming across folders is not simulated", source)
+        if name not in folder.entries:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
+        folder.change((name, None), (new_name, folder.entries[name]))
+
+    def unlink(self, path: str) -> None:
+        self.step("unlink", path)
+        self._file(path)
+        folder, name = self._parent(path)
+        folder.change((name, None))
+
+    def rmdir(self, path: str) -> None:
+        self.step("rmdir", path)
+        if self._folder(path).entries:
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), path)
+        folder, name = self._parent(path)
+        folder.change((name, None))
+
+    def sync_dir(self, path: str) -> None:
+        self.step("sync_dir", path)
+        self._folder(path).sync()
+
+    def free_bytes(self, path: str) -> int:
+        return self.room()
+
+    def lock(self, path: str) -> File:
+        if path in self.locks:
+            raise DataFolderLocked(locked_message(path, "1"))
+        self.open(path, create=True).close()
+        self.locks.add(path)
+        node = self._file(path)
+        self.open_files += 1
+        return _LockFile(self, path, node, True)
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", ".")]
+
+
+def _used(node: _Node) -> int:
+    if isinstance(node, _FileNode):
+        return len(node.content)
+    return sum(_used(below) for below in node.entries.values())
