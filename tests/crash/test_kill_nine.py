@@ -40,6 +40,16 @@ def test_two_hundred_kills_lose_nothing_and_duplicate_nothing(tmp_path: Path) ->
     judged(tmp_path, 200)
 
 
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_without_idempotence_the_same_run_finds_duplicates(tmp_path: Path) -> None:
+    # What shows that batches are in flight at the kills, and that a duplicate would not go unnoticed
+    figures, wrong = kill_run(tmp_path, cycles=40, seed=seed(), idempotent=False)
+    print(figures)
+    assert figures.found.get("duplicate", 0) > 0, figures
+    assert {anomaly.kind for anomaly in wrong} <= {"duplicate", "nonmonotonic-send"}, figures
+
+
 def test_a_value_tells_its_number_and_whether_it_is_intact() -> None:
     for number in (0, 1, 57, 58, 4_000):
         value = value_of(number)
