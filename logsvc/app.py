@@ -21,6 +21,7 @@ import sys
 from collections.abc import Callable
 
 from logsvc.broker.loop import Broker
+from logsvc.broker.sync_threads import SyncThreads
 from logsvc.clock import Clock, SystemClock
 from logsvc.config import ServerSettings
 from logsvc.listeners.http import DegradedPartition, Health, HttpListener
@@ -49,6 +50,7 @@ class App:
         self._stopping = False
         self._logs: LogDirectory | None = None
         self._broker: Broker | None = None
+        self._sync_threads: SyncThreads | None = None
         self._router: ZmqRouter | None = None
         self._http: HttpListener | None = None
 
@@ -86,6 +88,7 @@ class App:
         self._logs = LogDirectory.open(
             self._disk, settings.data_dir, now_ms=self._clock.wall_ms(), reserve_bytes=settings.disk_reserve_bytes
         )
+        self._sync_threads = SyncThreads(settings.sync_threads)
         self._broker = broker = Broker(
             settings,
             self._logs,
@@ -94,6 +97,8 @@ class App:
             broker_id=secrets.token_hex(8),
             random_63=lambda: secrets.randbits(63),
             unit=random.random,
+            loop=asyncio.get_running_loop(),
+            run_in_thread=self._sync_threads.submit,
             send=lambda peer, frames: router.send(peer, frames),
             unsaturated=lambda: router.resume(),
         )
@@ -119,6 +124,8 @@ class App:
             self._router.stop_reading()
         if self._broker is not None:
             await self._broker.stop()
+        if self._sync_threads is not None:
+            await asyncio.to_thread(self._sync_threads.stop)
         if self._router is not None:
             self._router.stop()
         if self._http is not None:

@@ -1,16 +1,14 @@
 """Group commit: an ack means fsynced, and one fsync pays for everything that arrived while the last one ran.
 
 Per partition at most one sync is under way. Whoever commits meanwhile waits for the next one, which starts as soon as the
-first has ended and covers all of them. Syncs of different partitions run side by side in a few threads, so that the file
-system's journal can join them.
+first has ended and covers all of them. Syncs of different partitions run side by side, so that the file system's journal
+can join them.
 
 A sync that fails is never tried again (after a failed fsync the kernel may have dropped the pages: the "fsyncgate" of
 PostgreSQL, 2018): everyone waiting gets the error, and the partition has marked itself failed.
 """
 
 import logging
-import queue
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +21,8 @@ logger = logging.getLogger(__name__)
 Done = Callable[[LogsvcError | None], None]
 """Called in the event loop's thread: None when what was appended is durable, else why it is not."""
 
+Call = Callable[[], None]
+
 
 class Syncable(Protocol):
     """A partition log, as far as this module knows one. `sync` blocks and runs in a worker thread."""
@@ -31,29 +31,22 @@ class Syncable(Protocol):
 
 
 class GroupCommit:
-    """`soon` runs a callable later in this turn or the next of the event loop; `from_thread` does so from any thread."""
+    """`submit` runs a job in a worker thread; `soon` runs a callable in the event loop's next turn, `from_thread` does the
+    same from a worker."""
 
     def __init__(
         self,
-        soon: Callable[[Callable[[], None]], object],
-        from_thread: Callable[[Callable[[], None]], object],
+        submit: Callable[[Call], object],
+        soon: Callable[[Call], object],
+        from_thread: Callable[[Call], object],
         observe_sync_seconds: Callable[[float], None],
-        threads: int = 4,
     ) -> None:
+        self._submit = submit
         self._soon = soon
         self._from_thread = from_thread
         self._observe = observe_sync_seconds
         # A log is in here from its commit to the end of the sync; the list holds those whom the next sync will serve.
         self._next: dict[Syncable, list[Done]] = {}
-        self._jobs: queue.SimpleQueue[tuple[Syncable, list[Done]] | None] = queue.SimpleQueue()
-        self._threads = [threading.Thread(target=self._work, name=f"sync-{n}", daemon=True) for n in range(threads)]
-        for thread in self._threads:
-            thread.start()
-
-    @property
-    def busy(self) -> bool:
-        """True while any sync runs."""
-        return bool(self._next)
 
     def commit(self, log: Syncable, done: Done) -> None:
         """Make what `log` holds now durable, then call `done`."""
@@ -67,29 +60,21 @@ class GroupCommit:
 
     def _start(self, log: Syncable) -> None:
         waiters, self._next[log] = self._next[log], []
-        self._jobs.put((log, waiters))
+        self._submit(partial(self._sync, log, waiters))
 
-    def stop(self) -> None:
-        """End the threads once the syncs under way are over."""
-        for _ in self._threads:
-            self._jobs.put(None)
-        for thread in self._threads:
-            thread.join()
-
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            log, waiters = job
-            started = time.perf_counter()
-            error: LogsvcError | None = None
-            try:
-                log.sync()
-            except LogsvcError as failure:
-                error = failure
-            except Exception as failure:
-                logger.exception("a sync failed in a way it never should")
-                error = StorageFailed(f"sync failed: {type(failure).__name__}: {failure}")
-            seconds = time.perf_counter() - started
-            self._from_thread(partial(self._ended, log, waiters, error, seconds))
+    def _sync(self, log: Syncable, waiters: list[Done]) -> None:
+        """In a worker thread."""
+        started = time.perf_counter()
+        error: LogsvcError | None = None
+        try:
+            log.sync()
+        except LogsvcError as failure:
+            error = failure
+        except Exception as failure:
+            logger.exception("a sync failed in a way it never should")
+            error = StorageFailed(f"sync failed: {type(failure).__name__}: {failure}")
+        seconds = time.perf_counter() - started
+        self._from_thread(partial(self._ended, log, waiters, error, seconds))
 
     def _ended(self, log: Syncable, waiters: list[Done], error: LogsvcError | None, seconds: float) -> None:
         self._observe(seconds)

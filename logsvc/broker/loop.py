@@ -1,11 +1,13 @@
 """The broker: its handlers put together, and the one timer that everything waiting on time shares.
 
-Runs in the thread of one event loop and owns all state; only fsyncs run elsewhere (see `group_commit`).
+Runs in the thread of one event loop and owns all state; only fsyncs run elsewhere (see `group_commit`). Loop, threads,
+clocks, disk and randomness are handed in, so that a simulation can run the whole of it.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import logsvc
 from logsvc.broker.admin import AdminHandler
@@ -27,8 +29,21 @@ from logsvc_common.messages import APIS, Api, Hello, HelloReply
 logger = logging.getLogger(__name__)
 
 
+class Timer(Protocol):
+    def cancel(self) -> None: ...
+
+
+class Loop(Protocol):
+    """What the broker uses of an event loop; asyncio's in life, one with a clock of its own in a simulation."""
+
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> object: ...
+    def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> object: ...
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Timer: ...
+
+
 class Broker:
-    """`send` carries answers out; `unsaturated` is called when requests may be read again."""
+    """`run_in_thread` runs an fsync in a worker; `send` carries answers out; `unsaturated` is called when requests may be
+    read again."""
 
     def __init__(
         self,
@@ -40,6 +55,8 @@ class Broker:
         broker_id: str,
         random_63: Callable[[], int],
         unit: Callable[[], float],
+        loop: Loop,
+        run_in_thread: Callable[[Callable[[], None]], object],
         send: Send,
         unsaturated: Callable[[], None],
     ) -> None:
@@ -48,19 +65,19 @@ class Broker:
         self._metrics = metrics
         self._clock = clock
         self._broker_id = broker_id
-        self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
+        self._loop = loop
+        self._timer: Timer | None = None
         self._timer_ms = 0
         self._retention_due_ms = clock.monotonic_ms() + settings.retention_check_ms
         self.stopping = False
 
-        self._group_commit = GroupCommit(
-            self._loop.call_soon,
-            lambda call: self._loop.call_soon_threadsafe(self._synced, call),
+        group_commit = GroupCommit(
+            run_in_thread,
+            loop.call_soon,
+            lambda call: loop.call_soon_threadsafe(self._synced, call),
             metrics.fsync_duration_seconds.observe,
-            settings.sync_threads,
         )
-        self._appender = Appender(self._group_commit, self._readable, metrics.append_duration_seconds.observe)
+        self._appender = Appender(group_commit, self._readable, metrics.append_duration_seconds.observe)
         self._fetch = FetchHandler(logs, clock.monotonic_ms, self._count_fetched)
         self._produce = ProduceHandler(
             logs, self._appender, clock.wall_ms, self._count_appended, settings.in_flight_bytes_max, unsaturated
@@ -115,7 +132,7 @@ class Broker:
         return self._produce.saturated
 
     async def stop(self) -> None:
-        """Answer what can be answered, make everything durable, write down the state. No request may come any more."""
+        """Answer every request that can be answered. No more may come."""
         self.stopping = True
         if self._timer is not None:
             self._timer.cancel()
@@ -125,7 +142,6 @@ class Broker:
             await asyncio.wait_for(self._dispatcher.idle.wait(), self._settings.shutdown_timeout_ms / 1000)
         except TimeoutError:
             logger.warning("stopping with %d requests unanswered", self._dispatcher.open_requests)
-        await asyncio.to_thread(self._group_commit.stop)
 
     # Time
 

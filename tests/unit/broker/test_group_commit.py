@@ -2,8 +2,12 @@
 
 import queue
 import threading
+from collections.abc import Iterator
+
+import pytest
 
 from logsvc.broker.group_commit import GroupCommit
+from logsvc.broker.sync_threads import SyncThreads
 from logsvc_common.errors import LogsvcError, StorageFailed
 
 
@@ -39,13 +43,20 @@ class Loop:
         self.calls.get(timeout=10)()
 
 
-def start() -> tuple[Loop, GroupCommit, list[float]]:
+@pytest.fixture
+def threads() -> Iterator[SyncThreads]:
+    made = SyncThreads(2)
+    yield made
+    made.stop()
+
+
+def start(threads: SyncThreads) -> tuple[Loop, GroupCommit, list[float]]:
     loop, seconds = Loop(), []
-    return loop, GroupCommit(lambda call: call(), loop.calls.put, seconds.append, threads=2), seconds
+    return loop, GroupCommit(threads.submit, lambda call: call(), loop.calls.put, seconds.append), seconds
 
 
-def test_all_that_commit_during_a_sync_share_the_next_one() -> None:
-    loop, commits, seconds = start()
+def test_all_that_commit_during_a_sync_share_the_next_one(threads: SyncThreads) -> None:
+    loop, commits, seconds = start(threads)
     log, told = GatedLog(), []
     commits.commit(log, lambda error: told.append((1, error)))
     log.entered.get(timeout=10)
@@ -55,20 +66,17 @@ def test_all_that_commit_during_a_sync_share_the_next_one() -> None:
     log.gate.put(None)
     loop.run_one()
     assert told == [(1, None)]
-    assert commits.busy
 
     log.gate.put(None)
     loop.run_one()
     assert told == [(1, None), (2, None), (3, None), (4, None)]
     assert log.syncs == 2
-    assert not commits.busy
     assert len(seconds) == 2
-    commits.stop()
 
 
-def test_what_one_turn_of_the_loop_appends_goes_with_one_sync() -> None:
+def test_what_one_turn_of_the_loop_appends_goes_with_one_sync(threads: SyncThreads) -> None:
     loop, later = Loop(), []
-    commits = GroupCommit(later.append, loop.calls.put, lambda _: None, threads=1)
+    commits = GroupCommit(threads.submit, later.append, loop.calls.put, lambda _: None)
     log, told = GatedLog(), []
     for number in range(3):
         commits.commit(log, lambda error, number=number: told.append(number))
@@ -80,11 +88,10 @@ def test_what_one_turn_of_the_loop_appends_goes_with_one_sync() -> None:
     loop.run_one()
     assert told == [0, 1, 2]
     assert log.syncs == 1
-    commits.stop()
 
 
-def test_different_logs_sync_side_by_side() -> None:
-    loop, commits, _ = start()
+def test_different_logs_sync_side_by_side(threads: SyncThreads) -> None:
+    loop, commits, _ = start(threads)
     first, second, told = GatedLog(), GatedLog(), []
     commits.commit(first, lambda error: told.append("first"))
     commits.commit(second, lambda error: told.append("second"))
@@ -97,11 +104,10 @@ def test_different_logs_sync_side_by_side() -> None:
     first.gate.put(None)
     loop.run_one()
     assert told == ["second", "first"]
-    commits.stop()
 
 
-def test_a_failed_sync_is_told_to_everyone_who_waited_for_it_and_not_to_the_next() -> None:
-    loop, commits, _ = start()
+def test_a_failed_sync_is_told_to_everyone_who_waited_for_it_and_not_to_the_next(threads: SyncThreads) -> None:
+    loop, commits, _ = start(threads)
     log, told = GatedLog(), []
     commits.commit(log, lambda error: told.append(error))
     log.entered.get(timeout=10)
@@ -113,11 +119,10 @@ def test_a_failed_sync_is_told_to_everyone_who_waited_for_it_and_not_to_the_next
     log.gate.put(None)
     loop.run_one()
     assert told == [failure, None]
-    commits.stop()
 
 
-def test_a_sync_that_breaks_in_an_unforeseen_way_is_still_answered() -> None:
-    loop, commits, _ = start()
+def test_a_sync_that_breaks_in_an_unforeseen_way_is_still_answered(threads: SyncThreads) -> None:
+    loop, commits, _ = start(threads)
 
     class Broken:
         def sync(self) -> int:
@@ -127,4 +132,3 @@ def test_a_sync_that_breaks_in_an_unforeseen_way_is_still_answered() -> None:
     commits.commit(Broken(), told.append)
     loop.run_one()
     assert isinstance(told[0], StorageFailed)
-    commits.stop()
