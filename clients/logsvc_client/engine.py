@@ -1,0 +1,490 @@
+"""The consumer's engine: it lives on the I/O thread, keeps the membership alive, reads ahead and commits.
+
+Users' threads take records through `Handout`, under the same lock. The engine is a shell: what to fetch, when to
+heartbeat and what to commit is decided by the pure machines `Fetcher`, `Membership`, `PartitionProgress` and `Commits`.
+
+Partitions move in two steps, so that two members never read one at the same time. The user's thread, when it next takes
+records, stops reading what is no longer assigned; the engine reports it given up only when everything handed out of it is
+settled and committed. New partitions begin at once.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
+
+from logsvc_client.commits import Commits
+from logsvc_client.fetcher import COMMITTED, Fetcher, PartitionFetch, SentFetch, names
+from logsvc_client.membership import Membership
+from logsvc_client.progress import PartitionProgress
+from logsvc_client.records import Record, TopicPartition
+from logsvc_client.transport import IDLE_MS, Transport, monotonic_ms, unreachable
+from logsvc_common.batch import Buffer, check_crc, decode, split
+from logsvc_common.errors import Disconnected, GroupError, InvalidRequest, LogsvcError, from_wire
+from logsvc_common.messages import (
+    EARLIEST,
+    LATEST,
+    Commit,
+    CommitReply,
+    FetchOffsets,
+    FetchOffsetsPartition,
+    FetchOffsetsReply,
+    FetchReply,
+    FetchRetries,
+    FetchRetriesReply,
+    GroupHeartbeat,
+    GroupHeartbeatReply,
+    ListOffsets,
+    ListOffsetsPartition,
+    ListOffsetsReply,
+    Message,
+    Metadata,
+    MetadataReply,
+    Request,
+    RetriesResult,
+)
+from logsvc_common.retry import RetryPolicy
+
+log = logging.getLogger(__name__)
+
+RETRIES_WAIT_MS = 1_000
+RETRIES_BUFFERED_MAX = 500
+RETRIES_BACKOFF_MS = 200
+METADATA_MAX_AGE_MS = 300_000
+METADATA_RETRY_MS = 1_000
+
+Located = list[tuple[PartitionFetch, int]]
+Send = Callable[[], None]
+
+
+class Engine:
+    """The service behind Consumer and AsyncConsumer. `lock` guards everything in it."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        fetcher: Fetcher,
+        *,
+        topics: Sequence[str],
+        membership: Membership | None,
+        group: str | None,
+        retry: RetryPolicy,
+        auto_commit_interval_ms: int | None,
+        connect_timeout_ms: int,
+    ) -> None:
+        self.lock = threading.Lock()
+        self.transport = transport
+        self.fetcher = fetcher
+        self.membership = membership
+        self.group = group
+        self.retry = retry
+        self.on_news: Callable[[], None] = lambda: None  # called without the lock when `take` may have something to do
+        self.progress: dict[TopicPartition, PartitionProgress] = {}
+        self.revoking: dict[TopicPartition, PartitionProgress] = {}
+        self.due: deque[tuple[PartitionProgress, Record]] = deque()
+        self.error: LogsvcError | None = None  # for the user's next call
+        self.closing = False
+        self._discover = [] if membership is not None else list(topics)
+        self._discover_at_ms = 0
+        self._discovering = False
+        self._commits = Commits(group, membership) if group is not None else None
+        self._commit_interval_ms = auto_commit_interval_ms
+        self._commit_at_ms = 0
+        self._commit_waiters: list[Future[None]] = []
+        self._commit_waiters_under_way: list[Future[None]] = []
+        self._retries_poll = 1
+        self._retries_in_flight = False
+        self._retries_at_ms = 0
+        self._connect_by_ms = monotonic_ms() + connect_timeout_ms
+        self._connect_timeout_ms = connect_timeout_ms
+        self._connected = False
+
+    # What users' threads call, with the lock held
+
+    def reconcile(self) -> None:
+        """Follow the group's assignment: stop with what is gone, begin with what is new."""
+        membership = self.membership
+        if membership is None or membership.target is None or self.closing:
+            return
+        gone = self.progress.keys() - membership.target
+        for tp in gone:
+            self.fetcher.remove(tp)
+            self.revoking[tp] = self.progress.pop(tp)
+        new = membership.target - self.progress.keys() - self.revoking.keys()
+        for tp in new:
+            self.begin(tp)
+        if gone or new:
+            log.info("group %s: gives up %s, takes %s", self.group, names(gone), names(new))
+            self._tell_owned()
+            self.transport.wake()
+
+    def begin(self, tp: TopicPartition) -> None:
+        """Begin with a partition where the group, or `auto_offset_reset`, says."""
+        if self.group is not None:
+            self.progress[tp] = PartitionProgress(tp)
+            self.fetcher.add(tp, COMMITTED)
+        else:
+            self.fetcher.add(tp, self.fetcher.start_anywhere())
+
+    def update_held(self, tp: TopicPartition) -> None:
+        """Whether new records of a partition may be read and handed out has perhaps changed."""
+        partition, progress = self.fetcher.partitions.get(tp), self.progress.get(tp)
+        if partition is not None and progress is not None:
+            partition.held = progress.full or (self.retry.ordering == "partition" and progress.failing)
+
+    def commit(self) -> "Future[None]":
+        """Commit all that is settled; the future ends when the broker has it."""
+        told: Future[None] = Future()
+        told.set_running_or_notify_cancel()
+        if self._commits is None:
+            told.set_exception(InvalidRequest("a consumer without a group has nothing to commit to"))
+        elif not self._commits.busy and not any(progress.pending for progress in self._all_progress()):
+            told.set_result(None)
+        else:
+            self._commit_waiters.append(told)
+            self.transport.wake()
+        return told
+
+    def _all_progress(self) -> list[PartitionProgress]:
+        return [*self.revoking.values(), *self.progress.values()]
+
+    # What the I/O thread calls
+
+    def step(self, now_ms: int) -> int:
+        ready = self.transport.ready
+        with self.lock:
+            if ready:
+                self._connected = True
+                sends = self._plan(now_ms)
+            else:
+                sends = []
+                if not self._connected and now_ms >= self._connect_by_ms and self.error is None:
+                    self.error = unreachable(self.transport, "Consumer", self._connect_timeout_ms)
+                    self._connect_by_ms = now_ms + self._connect_timeout_ms
+                    sends.append(self.on_news)
+        for send in sends:
+            send()
+        with self.lock:
+            return self._next_due_ms(now_ms) if ready else min(now_ms + IDLE_MS, self._connect_by_ms)
+
+    def stopped(self, error: LogsvcError) -> None:
+        with self.lock:
+            self.closing = True
+            self.error = error
+            waiters = self._commit_waiters + self._commit_waiters_under_way
+            self._commit_waiters, self._commit_waiters_under_way = [], []
+        for waiter in waiters:
+            waiter.set_exception(error)
+        self.on_news()
+
+    def _plan(self, now_ms: int) -> list[Send]:
+        """What to send now. Sending happens without the lock, because a reply may come before it returns."""
+        sends: list[Send] = []
+        self._drop_revoked()
+        if self._discover and not self._discovering and now_ms >= self._discover_at_ms:
+            self._discovering = True
+            sends.append(self._sending(Metadata(self._discover), self._discovered))
+        if self.membership is not None and not self.closing:
+            heartbeat = self.membership.next_heartbeat(now_ms)
+            if heartbeat is not None:
+                sends.append(self._sending(heartbeat, partial(self._heartbeat_answered, heartbeat)))
+        sends.extend(self._plan_commit(now_ms))
+        if not self.closing:
+            sends.extend(self._plan_locating())
+            for sent in self.fetcher.plan(now_ms):
+                timeout_ms = self.transport.request_timeout_ms + sent.body.max_wait_ms
+                sends.append(self._sending(sent.body, partial(self._fetched, sent), timeout_ms))
+            sends.extend(self._plan_retries(now_ms))
+        return sends
+
+    def _sending(
+        self, body: Request, reply: Callable[[Message | LogsvcError, Sequence[Buffer]], None], timeout_ms: int | None = None
+    ) -> Send:
+        return lambda: self.transport.send(body, (), reply, timeout_ms)
+
+    def _next_due_ms(self, now_ms: int) -> int:
+        times = [now_ms + IDLE_MS, self.fetcher.next_due_ms(now_ms)]
+        if self.membership is not None:
+            times.append(self.membership.next_due_ms())
+            if not self._retries_in_flight and self._retries_at_ms > now_ms:
+                times.append(self._retries_at_ms)
+        if self._commits is not None:
+            times.append(self._commits.next_due_ms())
+            if self._commit_interval_ms is not None and not self._commits.busy:
+                times.append(self._commit_at_ms)
+        if self._discover and not self._discovering:
+            times.append(self._discover_at_ms)
+        # A time that has passed is waited for by an event, not by the clock, or it would have been acted on.
+        return min(time_ms for time_ms in times if time_ms is not None and time_ms > now_ms)
+
+    # Topics without a group
+
+    def _discovered(self, answer: Message | LogsvcError, _payload: Sequence[Buffer]) -> None:
+        now_ms = monotonic_ms()
+        with self.lock:
+            self._discovering = False
+            self._discover_at_ms = now_ms + (METADATA_MAX_AGE_MS if isinstance(answer, MetadataReply) else METADATA_RETRY_MS)
+            for topic in answer.topics if isinstance(answer, MetadataReply) else []:
+                if topic.error_code:
+                    self.error = from_wire(topic.error_code, topic.error_message)
+                    self._discover_at_ms = now_ms + METADATA_RETRY_MS
+                    continue
+                known = {tp for tp in self.fetcher.partitions if tp.topic == topic.topic}
+                for number in range(topic.partition_count):
+                    tp = TopicPartition(topic.topic, number)
+                    if tp not in known:
+                        # A partition that was added later is read from its start, or its first records would be missed.
+                        self.fetcher.add(tp, EARLIEST if known else self.fetcher.start_anywhere())
+        self.on_news()
+
+    # Membership
+
+    def _heartbeat_answered(self, sent: GroupHeartbeat, answer: Message | LogsvcError, _payload: Sequence[Buffer]) -> None:
+        membership = self.membership
+        assert membership is not None
+        now_ms = monotonic_ms()
+        waiters: list[Future[None]] = []
+        with self.lock:
+            if isinstance(answer, GroupHeartbeatReply):
+                membership.answered(answer, sent, now_ms)
+            else:
+                error = answer if isinstance(answer, LogsvcError) else InvalidRequest(f"answered with {answer!r}")
+                if membership.refused(error, now_ms):
+                    log.warning("group %s: membership lost (%s), joining again", self.group, error)
+                    waiters = self._lose_all()
+                elif not error.retriable and not isinstance(error, GroupError):
+                    self.error = error
+        for waiter in waiters:
+            waiter.set_exception(error)
+        self.on_news()
+
+    def _lose_all(self) -> list["Future[None]"]:
+        """Everything held is somebody else's now. Returns whoever waits for a commit that will not be."""
+        assert self._commits is not None
+        for tp in list(self.fetcher.partitions):
+            self.fetcher.remove(tp)
+        self.progress.clear()
+        self.revoking.clear()
+        self.due.clear()
+        self._commits.give_up()
+        waiters = self._commit_waiters + self._commit_waiters_under_way
+        self._commit_waiters, self._commit_waiters_under_way = [], []
+        return waiters
+
+    def _drop_revoked(self) -> None:
+        for tp, progress in list(self.revoking.items()):
+            if progress.settled and not progress.in_hand:
+                del self.revoking[tp]
+                self._tell_owned()
+
+    def _tell_owned(self) -> None:
+        assert self.membership is not None
+        self.membership.set_owned(self.progress.keys() | self.revoking.keys(), monotonic_ms())
+
+    def leave(self) -> "Future[None]":
+        """Leave the group; the future ends when the broker knows, or cannot be told."""
+        told: Future[None] = Future()
+        told.set_running_or_notify_cancel()
+
+        def left(_answer: Message | LogsvcError, _payload: Sequence[Buffer]) -> None:
+            told.set_result(None)  # Whatever the answer: a member that cannot leave runs into its session timeout.
+
+        def send() -> None:
+            with self.lock:
+                heartbeat = self.membership.leave() if self.membership is not None else None
+            if heartbeat is None or not self.transport.ready:
+                told.set_result(None)
+            else:
+                self.transport.send(heartbeat, (), left)
+
+        self.transport.post(send)
+        return told
+
+    # Positions
+
+    def _plan_locating(self) -> list[Send]:
+        sends: list[Send] = []
+        if committed := self._locating(COMMITTED):
+            assert self.group is not None
+            wanted = [FetchOffsetsPartition(*partition.tp) for partition, _version in committed]
+            sends.append(self._sending(FetchOffsets(self.group, wanted), partial(self._committed_found, committed)))
+        if times := self._locating(EARLIEST, LATEST):
+            asked = [ListOffsetsPartition(*partition.tp, partition.start or 0) for partition, _version in times]
+            sends.append(self._sending(ListOffsets(asked), partial(self._offsets_found, times)))
+        return sends
+
+    def _locating(self, *starts: int) -> Located:
+        found = self.fetcher.unlocated(*starts)
+        now_ms = monotonic_ms()
+        located = [(partition, partition.version) for partition in found if partition.retry_at_ms <= now_ms]
+        for partition, _version in located:
+            partition.locating = True
+        return located
+
+    def _committed_found(self, asked: Located, answer: Message | LogsvcError, _payload: Sequence[Buffer]) -> None:
+        with self.lock:
+            if not isinstance(answer, FetchOffsetsReply):
+                self._not_located(asked, answer)
+            else:
+                results = {TopicPartition(result.topic, result.partition): result for result in answer.results}
+                for partition, version in asked:
+                    result, progress = results.get(partition.tp), self.progress.get(partition.tp)
+                    if partition.version != version or progress is None:
+                        continue
+                    if result is None or result.error_code:
+                        code, message = (result.error_code, result.error_message) if result else (1000, "no answer for it")
+                        self.fetcher.not_located(partition, version, from_wire(code, message), monotonic_ms())
+                        continue
+                    progress.located(result)
+                    if result.committed < 0:
+                        self.fetcher.no_committed(partition, version)
+                    else:
+                        self.fetcher.located(partition, version, result.committed)
+                    self.update_held(partition.tp)
+        self.on_news()
+
+    def _offsets_found(self, asked: Located, answer: Message | LogsvcError, _payload: Sequence[Buffer]) -> None:
+        with self.lock:
+            if not isinstance(answer, ListOffsetsReply) or len(answer.results) != len(asked):
+                self._not_located(asked, answer)
+            else:
+                for (partition, version), result in zip(asked, answer.results, strict=True):
+                    if partition.version != version:
+                        continue
+                    if result.error_code:
+                        error = from_wire(result.error_code, result.error_message)
+                        self.fetcher.not_located(partition, version, error, monotonic_ms())
+                        continue
+                    self.fetcher.located(partition, version, result.offset)
+                    if (progress := self.progress.get(partition.tp)) is not None:
+                        progress.begin(result.offset)
+        self.on_news()
+
+    def _not_located(self, asked: Located, answer: Message | LogsvcError) -> None:
+        error = answer if isinstance(answer, LogsvcError) else InvalidRequest(f"answered with {answer!r}")
+        for partition, version in asked:
+            self.fetcher.not_located(partition, version, error, monotonic_ms())
+
+    # Records
+
+    def _fetched(self, sent: SentFetch, answer: Message | LogsvcError, payload: Sequence[Buffer]) -> None:
+        now_ms = monotonic_ms()
+        with self.lock:
+            if isinstance(answer, FetchReply):
+                news = self.fetcher.received(sent, answer, payload, now_ms)
+            else:
+                error = answer if isinstance(answer, LogsvcError) else InvalidRequest(f"answered with {answer!r}")
+                self.fetcher.lost(sent, error, now_ms)
+                news = not error.retriable
+        if news:
+            self.on_news()
+
+    def _plan_retries(self, now_ms: int) -> list[Send]:
+        membership = self.membership
+        if membership is None or self._retries_in_flight or now_ms < self._retries_at_ms:
+            return []
+        if not membership.joined or not self.progress or len(self.due) >= RETRIES_BUFFERED_MAX:
+            return []
+        self._retries_in_flight = True
+        wanted = [FetchOffsetsPartition(*tp) for tp in self.progress]
+        body = FetchRetries(
+            membership.group,
+            membership.member_id,
+            membership.epoch,
+            wanted,
+            RETRIES_WAIT_MS,
+            RETRIES_BUFFERED_MAX,
+            self._retries_poll,
+        )
+        asked = dict(self.progress)
+        timeout_ms = self.transport.request_timeout_ms + RETRIES_WAIT_MS
+        return [self._sending(body, partial(self._retries_fetched, asked), timeout_ms)]
+
+    def _retries_fetched(
+        self, asked: dict[TopicPartition, PartitionProgress], answer: Message | LogsvcError, payload: Sequence[Buffer]
+    ) -> None:
+        now_ms = monotonic_ms()
+        with self.lock:
+            self._retries_in_flight = False
+            if isinstance(answer, FetchRetriesReply):
+                self._retries_poll += 1
+                full = {TopicPartition(entry.topic, number) for entry in answer.full for number in entry.partitions}
+                for tp, progress in asked.items():
+                    if self.progress.get(tp) is progress:
+                        progress.full = tp in full
+                        self.update_held(tp)
+                for result, data in zip(answer.results, payload, strict=False):
+                    self._take_retries(result, data)
+            else:
+                self._retries_at_ms = now_ms + (0 if isinstance(answer, Disconnected) else RETRIES_BACKOFF_MS)
+                if isinstance(answer, GroupError) and self.membership is not None:
+                    self.membership.ask_again(now_ms)
+        self.on_news()
+
+    def _take_retries(self, result: RetriesResult, data: Buffer) -> None:
+        tp = TopicPartition(result.topic, result.partition)
+        partition, progress = self.fetcher.partitions.get(tp), self.progress.get(tp)
+        if partition is None or progress is None:
+            return  # It moved on meanwhile: the broker gives these to its new owner.
+        if result.error_code:
+            log.warning("%s: retries cannot be read: %s", names([tp]), result.error_message)
+            return
+        due = {record.offset: record for record in result.records}
+        try:
+            for header, piece in split(data):
+                check_crc(piece, header)
+                for raw in decode(piece):
+                    entry = due.pop(raw.offset, None)
+                    if entry is not None:
+                        progress.redeliver(raw.offset, entry.attempt, entry.key_hash, partition.position)
+                        headers = tuple(raw.headers)
+                        record = Record(*tp, raw.offset, raw.timestamp, raw.key, raw.value, headers, entry.attempt)
+                        self.due.append((progress, record))
+        except LogsvcError as error:
+            self.error = type(error)(f"{names([tp])}, records to be tried again: {error}")
+            return
+        progress.missing((entry.offset, entry.attempt, entry.key_hash) for entry in due.values())
+
+    # Commits
+
+    def _plan_commit(self, now_ms: int) -> list[Send]:
+        commits = self._commits
+        if commits is None:
+            return []
+        if not commits.busy:
+            interval_ms = self._commit_interval_ms
+            timely = interval_ms is not None and now_ms >= self._commit_at_ms
+            everything = self._all_progress()
+            if timely or self._commit_waiters or self.revoking or any(progress.urgent for progress in everything):
+                if timely:
+                    self._commit_at_ms = now_ms + (interval_ms or 0)
+                waiters, self._commit_waiters = self._commit_waiters, []
+                if not commits.begin(everything, self.retry):
+                    return [partial(waiter.set_result, None) for waiter in waiters]
+                self._commit_waiters_under_way = waiters
+        request = commits.next_request(now_ms)
+        return [] if request is None else [self._sending(request, partial(self._commit_answered, request))]
+
+    def _commit_answered(self, sent: Commit, answer: Message | LogsvcError, _payload: Sequence[Buffer]) -> None:
+        assert self._commits is not None
+        if not isinstance(answer, CommitReply | LogsvcError):
+            answer = InvalidRequest(f"answered with {answer!r}")
+        with self.lock:
+            errors = self._commits.answered(sent, answer, monotonic_ms())
+            if errors is None:
+                return
+            for part in sent.partitions:
+                self.update_held(TopicPartition(part.topic, part.partition))
+            waiters, self._commit_waiters_under_way = self._commit_waiters_under_way, []
+            if errors:
+                log.warning("group %s: a commit failed: %s", self.group, errors[0])
+                if not waiters:
+                    self.error = errors[0]
+        for waiter in waiters:
+            if errors:
+                waiter.set_exception(errors[0])
+            else:
+                waiter.set_result(None)
+        self.on_news()

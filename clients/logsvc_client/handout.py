@@ -1,0 +1,286 @@
+"""Records from the engine to the user's hands, and what the user says became of them.
+
+Runs on the user's thread. Batches are decoded here, not on the I/O thread, and outside the lock. Two ways to settle:
+
+- In bulk (`poll`, iteration): what was taken counts as handled when more is taken, or when the user commits. Nothing is
+  kept per record but a cursor into the list.
+- One by one (`run`): each record is handed out and finished, failed or parked by itself, in any order; progress is the
+  first that is not.
+
+Redelivered records come first: somebody waits for them.
+"""
+
+import traceback
+from typing import NamedTuple
+
+from logsvc_client.engine import Engine
+from logsvc_client.fetcher import Chunk, PartitionFetch
+from logsvc_client.progress import PartitionProgress
+from logsvc_client.records import Record, TopicPartition
+from logsvc_common.batch import check_crc, decode
+from logsvc_common.errors import CorruptBatch, InvalidRequest
+
+ERROR_CHARACTERS_MAX = 4_096
+STACKTRACE_CHARACTERS_MAX = 16_384
+
+
+class Run(NamedTuple):
+    """Records of one partition that lie together in the list handed out, from `begin` to before `end`."""
+
+    partition: PartitionFetch
+    version: int
+    next_offset: int  # the position after them
+    begin: int
+    end: int
+
+
+class Handout:
+    """The user's side of an engine. One thread at a time takes; any thread reports what became of a record."""
+
+    def __init__(self, engine: Engine, *, settle_on_take: bool) -> None:
+        self._engine = engine
+        self._settle_on_take = settle_on_take
+        self._list: list[Record] = []  # what was taken last: first the redelivered records, then the runs
+        self._due: list[PartitionProgress] = []
+        self._runs: list[Run] = []
+        self._given: dict[PartitionFetch, tuple[int, int]] = {}  # version and offset up to which the user was given all
+        self._given_due: dict[tuple[TopicPartition, int], PartitionProgress] = {}
+        self.cursor = -1  # iteration: how many of the list the user has been given; -1: all of it
+        self.restless = False  # records taken must be looked at again before they are handled
+        self.moved = 0  # counts seeks: what was taken before may be stale
+
+    # Taking
+
+    def take(self, records_max: int, *, one_by_one: bool = False) -> list[Record]:
+        """Up to `records_max` records that are there now; an empty list when there are none.
+
+        Raises what went wrong: CorruptBatch, OffsetOutOfRange, NoOffset, UnknownTopic, ClientClosed, ...
+        """
+        engine = self._engine
+        with engine.lock:
+            self._note_given(len(self._list) if self.cursor < 0 else self.cursor)
+            if self._settle_on_take:
+                self._settle()
+            engine.reconcile()
+            self._raise_error()
+            if self.restless:
+                self.restless = any(not progress.quiet for progress in engine.progress.values())
+            if 0 <= self.cursor < len(self._list) and self._keep_rest(self.cursor):
+                return self._list
+            records = self._take_due(records_max, one_by_one)
+        while len(records) < records_max:
+            with engine.lock:
+                partition = engine.fetcher.next_readable()
+                if partition is None:
+                    if not records:
+                        engine.fetcher.raise_error()
+                    break
+                version, position = partition.version, partition.position
+                chunk = None if partition.decoded_at < len(partition.decoded) else self._next_chunk(partition)
+            decoded = None if chunk is None else self._decode(partition, version, chunk, position)
+            with engine.lock:
+                if partition.version != version:
+                    continue
+                if decoded is not None:
+                    partition.decoded, partition.decoded_at = decoded, 0
+                    if not decoded and chunk is not None:
+                        partition.position = chunk.header.next_offset  # Compaction has left an empty batch.
+                self._hand_out(partition, records, records_max, one_by_one)
+        return records
+
+    def _keep_rest(self, count: int) -> bool:
+        """An iteration was left: what it was not given comes next, unless it is stale. False when nothing is left."""
+        engine = self._engine
+        rest: list[Record] = []
+        due, runs = [], []
+        for progress, record in zip(self._due[count:], self._list[count:], strict=False):
+            if engine.progress.get(progress.tp) is progress:
+                rest.append(record)
+                due.append(progress)
+        for run in self._runs:
+            if run.end > count and engine.fetcher.partitions.get(run.partition.tp) is run.partition:
+                if run.version != run.partition.version:
+                    continue
+                kept = self._list[max(run.begin, count) : run.end]
+                runs.append(run._replace(begin=len(rest), end=len(rest) + len(kept)))
+                rest += kept
+        self._list, self._due, self._runs, self.cursor = rest, due, runs, -1
+        return bool(rest)
+
+    def _raise_error(self) -> None:
+        engine = self._engine
+        if engine.error is not None:
+            error = engine.error
+            if not engine.closing:
+                engine.error = None
+            raise error
+
+    def _next_chunk(self, partition: PartitionFetch) -> Chunk:
+        chunk = partition.chunks.popleft()
+        partition.buffered_bytes -= chunk.header.size
+        if self._engine.fetcher.wants(partition):
+            self._engine.transport.wake()
+        return chunk
+
+    def _decode(self, partition: PartitionFetch, version: int, chunk: Chunk, position: int) -> list[Record] | None:
+        topic, number = partition.tp
+        header, data = chunk
+        try:
+            check_crc(data, header)
+            raws = decode(data)
+        except CorruptBatch as error:
+            where = f"{topic}-{number}, batch at offset {header.base_offset}"
+            with self._engine.lock:
+                if partition.version == version:
+                    # Read it again next time, never past it: whoever wants to skip it seeks.
+                    partition.move(position)
+                    partition.error = CorruptBatch(f"{where}: {error}")
+            return None
+        if header.base_offset < position:
+            raws = [raw for raw in raws if raw.offset >= position]
+        return [Record(topic, number, raw.offset, raw.timestamp, raw.key, raw.value, tuple(raw.headers)) for raw in raws]
+
+    def _hand_out(self, partition: PartitionFetch, records: list[Record], records_max: int, one_by_one: bool) -> None:
+        """Append what is decoded to `records`, as far as there is room, without what waits or is skipped."""
+        start = partition.decoded_at
+        end = min(len(partition.decoded), start + records_max - len(records))
+        if end <= start:
+            return
+        handed = partition.decoded if end - start == len(partition.decoded) else partition.decoded[start:end]
+        partition.decoded_at = end
+        if end == len(partition.decoded):
+            partition.decoded, partition.decoded_at = [], 0
+        next_offset = partition.position = handed[-1].offset + 1
+        progress = self._engine.progress.get(partition.tp)
+        if progress is not None:
+            if not progress.quiet:
+                handed = self._admitted(progress, handed, one_by_one)
+                self.restless = True
+            if one_by_one:
+                for record in handed:
+                    progress.hand_out(record.offset)
+                if not progress.in_hand:
+                    progress.advance(next_offset)
+        begin = len(records)
+        records += handed
+        if not one_by_one:
+            self._runs.append(Run(partition, partition.version, next_offset, begin, len(records)))
+
+    def _admitted(self, progress: PartitionProgress, handed: list[Record], one_by_one: bool) -> list[Record]:
+        keyed = self._engine.retry.ordering == "key"
+        admitted = []
+        for record in handed:
+            if progress.skips(record.offset):
+                continue
+            if keyed and progress.waits(record.key):
+                progress.park(record)
+            else:
+                admitted.append(record)
+        if progress.urgent:
+            self._engine.transport.wake()
+        return admitted
+
+    def _take_due(self, records_max: int, one_by_one: bool) -> list[Record]:
+        records: list[Record] = []
+        self._list, self._due, self._runs, self.cursor = records, [], [], -1
+        due = self._engine.due
+        while due and len(records) < records_max:
+            progress, record = due.popleft()
+            if self._engine.progress.get(progress.tp) is progress:
+                records.append(record)
+                if not one_by_one:
+                    self._due.append(progress)
+        if due or records:
+            self._engine.transport.wake()  # There is room for more of them.
+        return records
+
+    def admit(self, record: Record) -> bool:
+        """Whether a record taken earlier may still be handled. If not, it is parked, or is nobody's business here any more.
+
+        For iteration and `run`: between taking and handling, a record of its key may have failed.
+        """
+        engine = self._engine
+        tp = TopicPartition(record.topic, record.partition)
+        with engine.lock:
+            progress = engine.progress.get(tp)
+            if progress is None:
+                if tp in engine.revoking:
+                    engine.revoking[tp].abandon(record.offset)
+                return engine.group is None
+            if progress.is_redelivered(record.offset):
+                return True
+            if engine.retry.ordering == "key" and progress.waits(record.key):
+                progress.park(record)
+                engine.transport.wake()
+                return False
+            return True
+
+    # Settling
+
+    def settle(self, *, unsure: bool = False) -> None:
+        """What the user was given counts as handled; when `unsure`, not what was given last."""
+        with self._engine.lock:
+            if not unsure:
+                self._note_given(len(self._list) if self.cursor < 0 else self.cursor)
+            elif self.cursor > 0:
+                self._note_given(self.cursor - 1)
+            self._settle()
+
+    def _note_given(self, count: int) -> None:
+        """The user was given the first `count` of the list."""
+        for progress, record in zip(self._due[:count], self._list, strict=False):
+            self._given_due[progress.tp, record.offset] = progress
+        for run in self._runs:
+            if run.end <= count:
+                self._given[run.partition] = (run.version, run.next_offset)
+            elif run.begin < count:
+                self._given[run.partition] = (run.version, self._list[count - 1].offset + 1)
+
+    def _settle(self) -> None:
+        assigned = self._engine.progress
+        for partition, (version, offset) in self._given.items():
+            progress = assigned.get(partition.tp)
+            if progress is not None and partition.version == version:
+                progress.advance(offset)
+        for (tp, offset), progress in self._given_due.items():
+            if assigned.get(tp) is progress and progress.is_redelivered(offset):
+                progress.finish(offset)
+        self._given, self._given_due = {}, {}
+
+    # One by one
+
+    def finish(self, record: Record) -> None:
+        """A record was handled."""
+        with self._engine.lock:
+            progress = self._engine.progress.get(TopicPartition(record.topic, record.partition))
+            progress = progress or self._engine.revoking.get(TopicPartition(record.topic, record.partition))
+            if progress is not None:
+                progress.finish(record.offset)
+                if progress.urgent:
+                    self._engine.transport.wake()
+
+    def fail(self, record: Record, error: BaseException | str) -> None:
+        """A record has failed: the group's retry policy decides what happens to it. The broker is told at once."""
+        engine = self._engine
+        if engine.group is None:
+            raise InvalidRequest("a consumer without a group cannot fail records")
+        message, exception_class, stacktrace = described(error)
+        tp = TopicPartition(record.topic, record.partition)
+        with engine.lock:
+            progress = engine.progress.get(tp) or engine.revoking.get(tp)
+            if progress is None:
+                return  # The partition is another member's: it gets the record too.
+            progress.fail(record, message, exception_class, stacktrace)
+            self.restless = True
+            engine.update_held(tp)
+            engine.transport.wake()
+
+
+def described(error: BaseException | str) -> tuple[str, str, str]:
+    """An error as a failure carries it: message, dotted class, stack trace; each cut at its limit."""
+    if isinstance(error, str):
+        return error[:ERROR_CHARACTERS_MAX], "", ""
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    trace = "".join(traceback.format_exception(error))
+    return str(error)[:ERROR_CHARACTERS_MAX] or kind.__name__, name, trace[-STACKTRACE_CHARACTERS_MAX:]

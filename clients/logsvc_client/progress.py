@@ -1,0 +1,240 @@
+"""How far a group member has come in one partition, and what it has to tell the broker, as a pure machine.
+
+`handled`: all below it is handled, failed or parked; it becomes the committed offset. Failures, parked records and
+redelivered ones that are done collect until the next Commit, which carries them together with the progress that passes
+them: the committed offset never passes a failure that the broker has not recorded.
+
+Order. `outstanding` holds the records that failed or were parked and are not done. While a key has one, later records of
+that key are parked behind it (`ordering=key`); under `partition` the partition is held. Redelivered records come from the
+broker, which keeps the order among them.
+
+`_ahead` holds offsets not passed yet that must not be handed out when they are read: they were finished ahead of the
+committed offset, or are outstanding and come by redelivery.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+
+from logsvc_client.partitioner import murmur2
+from logsvc_client.records import Record, TopicPartition
+from logsvc_common.messages import CommitPartition, CommitResult, Failure, FetchOffsetsResult, Parked
+
+RESOLVED_STATES = frozenset({"dead_lettered", "discarded", "done"})
+
+
+class PartitionProgress:
+    """One partition of one member."""
+
+    __slots__ = (
+        "_abandoned",
+        "_ahead",
+        "_committing",
+        "_done",
+        "_failed",
+        "_finished",
+        "_handed",
+        "_lanes",
+        "_outstanding",
+        "_parked",
+        "_redelivered",
+        "_told",
+        "full",
+        "handled",
+        "tp",
+    )
+
+    def __init__(self, tp: TopicPartition, handled: int = -1) -> None:
+        self.tp = tp
+        self.handled = handled
+        self.full = False  # the broker wants no new records read
+        self._told = -1  # the progress the broker has, or has been sent
+        self._failed: dict[int, Failure] = {}
+        self._parked: dict[int, Parked] = {}
+        self._done: list[int] = []
+        self._committing = False
+        self._outstanding: dict[int, int | None] = {}
+        self._lanes: dict[int, int] = {}  # how many outstanding records each key has
+        self._ahead: set[int] = set()
+        self._redelivered: dict[int, int] = {}  # offset -> attempt, of those in the user's hands
+        self._handed: deque[int] = deque()  # new records in the user's hands, one by one (`run`)
+        self._abandoned: set[int] = set()  # those of them that go back
+        self._finished: set[int] = set()  # those of them that are finished while an earlier one is not
+
+    def located(self, result: FetchOffsetsResult) -> None:
+        """What the broker knows of this partition when it is taken over."""
+        self.full = result.full
+        self.handled = self._told = result.committed
+        for entry in result.outstanding:
+            if entry.state == "done":
+                self._ahead.add(entry.offset)
+            else:
+                self._add_outstanding(entry.offset, entry.key_hash)
+                if entry.offset >= result.committed:
+                    self._ahead.add(entry.offset)
+
+    def begin(self, offset: int) -> None:
+        """Reading begins, or goes on after a seek, at `offset`."""
+        self.handled = offset
+        self._handed.clear()
+        self._finished.clear()
+        self._abandoned.clear()
+
+    # Order
+
+    @property
+    def quiet(self) -> bool:
+        """True when nothing stands in the way of any record: the usual case, in which nothing is looked at one by one."""
+        return not self._outstanding and not self._ahead
+
+    @property
+    def failing(self) -> bool:
+        """True while a failed or parked record is not done."""
+        return bool(self._outstanding)
+
+    def skips(self, offset: int) -> bool:
+        """True for a record just read that is not to be handed out: it is done, or comes by redelivery."""
+        return offset in self._ahead
+
+    def waits(self, key: bytes | None) -> bool:
+        """True while an earlier record of this key is outstanding."""
+        return key is not None and bool(self._lanes) and murmur2(key) in self._lanes
+
+    def _add_outstanding(self, offset: int, key_hash: int | None) -> None:
+        if offset not in self._outstanding:
+            self._outstanding[offset] = key_hash
+            if key_hash is not None:
+                self._lanes[key_hash] = self._lanes.get(key_hash, 0) + 1
+
+    def _remove_outstanding(self, offset: int) -> None:
+        if offset not in self._outstanding:
+            return
+        key_hash = self._outstanding.pop(offset)
+        if key_hash is not None:
+            self._lanes[key_hash] -= 1
+            if not self._lanes[key_hash]:
+                del self._lanes[key_hash]
+
+    # What happens to records
+
+    def redeliver(self, offset: int, attempt: int, key_hash: int | None, position: int) -> None:
+        """The broker has handed out a failed or parked record again; reading stands at `position`."""
+        self._add_outstanding(offset, key_hash)
+        self._redelivered[offset] = attempt
+        if offset >= position:
+            self._ahead.add(offset)
+
+    def hand_out(self, offset: int) -> None:
+        """A new record is in the user's hands; `finish` will be called for it."""
+        self._handed.append(offset)
+
+    def finish(self, offset: int) -> None:
+        """A redelivered record, or one handed out one by one, was handled."""
+        if self._redelivered.pop(offset, None) is None:
+            self._pass(offset)
+        else:
+            self._done.append(offset)
+            self._remove_outstanding(offset)
+
+    def _pass(self, offset: int) -> None:
+        """A record handed out one by one is out of the user's hands: progress goes up to the first that is not."""
+        handed, finished = self._handed, self._finished
+        if not handed or offset < handed[0]:
+            return
+        finished.add(offset)
+        last = -1
+        while handed and handed[0] in finished:
+            last = handed.popleft()
+            finished.remove(last)
+        if last >= 0:
+            self.advance(handed[0] if handed else last + 1)
+
+    def advance(self, offset: int) -> None:
+        """All below `offset` is handled, failed or parked."""
+        if offset > self.handled:
+            self.handled = offset
+            if self._ahead:
+                self._ahead = {each for each in self._ahead if each >= offset}
+
+    def fail(self, record: Record, error: str, exception_class: str, stacktrace: str) -> None:
+        """A record in the user's hands has failed."""
+        offset = record.offset
+        key_hash = None if record.key is None else murmur2(record.key)
+        attempt = self._redelivered.pop(offset, record.attempt)
+        self._failed[offset] = Failure(offset, error, exception_class, stacktrace, key_hash, attempt)
+        self._add_outstanding(offset, key_hash)
+        self._pass(offset)
+
+    def park(self, record: Record) -> None:
+        """A new record waits behind an earlier one of its key."""
+        assert record.key is not None
+        key_hash = murmur2(record.key)
+        self._parked[record.offset] = Parked(record.offset, key_hash)
+        self._add_outstanding(record.offset, key_hash)
+        self._pass(record.offset)
+
+    def is_redelivered(self, offset: int) -> bool:
+        """True for a redelivered record in the user's hands."""
+        return offset in self._redelivered
+
+    def abandon(self, offset: int) -> None:
+        """A record handed out one by one goes back unspent: it will not be handled here, and progress ends before it."""
+        self._redelivered.pop(offset, None)
+        if self._handed and offset >= self._handed[0]:
+            self._abandoned.add(offset)
+
+    # Commits
+
+    @property
+    def in_hand(self) -> bool:
+        """True while records handed out one by one are not finished."""
+        return len(self._handed) > len(self._finished) + len(self._abandoned)
+
+    @property
+    def urgent(self) -> bool:
+        """True when a failure waits to be told: its backoff begins when the broker knows."""
+        return bool(self._failed or self._done or self._parked)
+
+    @property
+    def pending(self) -> bool:
+        """True when there is something to commit."""
+        return self.handled > self._told or self.urgent
+
+    @property
+    def settled(self) -> bool:
+        """True when the broker knows everything."""
+        return not self.pending and not self._committing
+
+    def take_commit(self) -> CommitPartition | None:
+        """What the broker does not know yet; None when there is nothing. One commit is under way at a time."""
+        if not self.pending:
+            return None
+        offset = self.handled if self.handled > self._told else -1
+        message = CommitPartition(*self.tp, offset, list(self._failed.values()), list(self._parked.values()), self._done)
+        self._told = max(self._told, self.handled)
+        self._failed, self._parked, self._done = {}, {}, []
+        self._committing = True
+        return message
+
+    def committed(self, result: CommitResult) -> None:
+        """The broker's answer to the commit under way."""
+        self.full = result.full
+        for verdict in result.verdicts:
+            if verdict.state in RESOLVED_STATES and verdict.offset not in self._failed:
+                self._remove_outstanding(verdict.offset)
+
+    def commit_over(self) -> None:
+        """The commit under way has its final answer, or is given up."""
+        self._committing = False
+
+    def missing(self, offsets: Iterable[tuple[int, int, int | None]]) -> None:
+        """Redelivered records (offset, attempt, key hash) that retention has removed: they can only fail."""
+        for offset, attempt, key_hash in offsets:
+            self._redelivered.pop(offset, None)
+            self._failed[offset] = Failure(
+                offset,
+                "the record was removed by retention before it could be tried again",
+                "OffsetOutOfRange",
+                "",
+                key_hash,
+                attempt,
+            )
