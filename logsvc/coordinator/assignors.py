@@ -6,11 +6,11 @@ exactly one member, and the same input gives the same answer.
     range    per topic, consecutive partitions to members in the order of their ids (Kafka's RangeAssignor)
     uniform  every topic spread evenly over its subscribers (they differ by at most one), then the totals as evenly as that
              allows; a member keeps what it has where this permits. The default: no topic is left to one member.
-    sticky   only the totals are evened out, to a difference of one where subscriptions permit, moving as little as possible
+    sticky   only the totals are evened out, until no single move would make them more even, moving as little as possible
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from heapq import heapify, heappush, heapreplace
+from heapq import heapify, heappop, heappush, heapreplace
 from typing import NamedTuple
 
 from logsvc.coordinator.events import TopicPartition
@@ -76,62 +76,82 @@ def assign_uniform(members: Mapping[str, Subscriber], counts: Mapping[str, int])
     return {member: frozenset(share) for member, share in shares.items()}
 
 
-class _Loads:
-    """Finds the least loaded subscriber of a topic. One heap per distinct set of subscribers, brought up to date on the way."""
+class _Shares:
+    """The shares while they are evened out: who has how much, what of which topic, and who of a topic's subscribers has least.
 
-    def __init__(self, shares: Mapping[str, set[TopicPartition]], subscribers: Mapping[str, list[str]]) -> None:
-        self._shares = shares
-        self._heaps: dict[tuple[str, ...], list[tuple[int, str]]] = {}
-        self._of_topic: dict[str, list[tuple[int, str]]] = {}
-        for topic, names in subscribers.items():
-            heap = self._heaps.setdefault(tuple(names), [(len(shares[name]), name) for name in names])
+    The least loaded is found through one heap for each distinct set of subscribers. An entry whose load has risen is brought
+    up to date when it comes to the top; one whose load fell is added anew, because it would stay hidden below.
+    """
+
+    def __init__(self, members: Mapping[str, Subscriber], counts: Mapping[str, int]) -> None:
+        self.subscribers = _subscribers(members, counts)
+        self.load = dict.fromkeys(members, 0)
+        self.of: dict[str, dict[str, list[int]]] = {member: {} for member in members}
+        for member, subscriber in members.items():
+            for topic, partition in sorted(subscriber.held):
+                if topic in subscriber.topics and partition < counts.get(topic, 0):
+                    self.add(member, topic, partition)
+        heaps = {tuple(names): [(self.load[name], name) for name in names] for names in self.subscribers.values()}
+        self._heap_of_topic = {topic: heaps[tuple(names)] for topic, names in self.subscribers.items()}
+        self._heaps_of_member: dict[str, list[list[tuple[int, str]]]] = {member: [] for member in members}
+        for group, heap in heaps.items():
             heapify(heap)
-            self._of_topic[topic] = heap
-        self._of_member: dict[str, list[list[tuple[int, str]]]] = {}
-        for members, heap in self._heaps.items():
-            for name in members:
-                self._of_member.setdefault(name, []).append(heap)
+            for member in group:
+                self._heaps_of_member[member].append(heap)
+
+    def add(self, member: str, topic: str, partition: int) -> None:
+        self.of[member].setdefault(topic, []).append(partition)
+        self.load[member] += 1
+
+    def take(self, member: str, topic: str) -> int:
+        partitions = self.of[member][topic]
+        partition = partitions.pop()
+        if not partitions:
+            del self.of[member][topic]
+        self.load[member] -= 1
+        for heap in self._heaps_of_member[member]:
+            heappush(heap, (self.load[member], member))
+        return partition
 
     def least(self, topic: str) -> str:
-        heap = self._of_topic[topic]
+        heap = self._heap_of_topic[topic]
         while True:
             load, member = heap[0]
-            if load == len(self._shares[member]):
+            if load == self.load[member]:
                 return member
-            heapreplace(heap, (len(self._shares[member]), member))
-
-    def fell(self, member: str) -> None:
-        """A load that rose is found out when it comes to the top; one that fell would stay hidden below."""
-        for heap in self._of_member[member]:
-            heappush(heap, (len(self._shares[member]), member))
+            heapreplace(heap, (self.load[member], member))
 
 
 def assign_sticky(members: Mapping[str, Subscriber], counts: Mapping[str, int]) -> Assignment:
-    """Keep all, give what is free to the least loaded, then move from the most to the least loaded while they differ by two."""
-    subscribers = _subscribers(members, counts)
-    shares = {
-        member: {p for p in subscriber.held if p[0] in subscriber.topics and p[1] < counts.get(p[0], 0)}
-        for member, subscriber in members.items()
+    """Keep all, give what is free to the least loaded, then move one at a time from the most loaded to the least loaded."""
+    shares = _Shares(members, counts)
+    held = {(topic, partition) for share in shares.of.values() for topic, numbers in share.items() for partition in numbers}
+    for topic, names in shares.subscribers.items():
+        for partition in range(counts[topic]) if names else ():
+            if (topic, partition) not in held:
+                shares.add(shares.least(topic), topic, partition)
+    donors = [(-load, member) for member, load in shares.load.items()]
+    stuck: list[tuple[int, str]] = []
+    heapify(donors)
+    while donors:
+        load, donor = heappop(donors)
+        if -load != shares.load[donor]:
+            heappush(donors, (-shares.load[donor], donor))
+            continue
+        receivers = sorted((shares.load[shares.least(topic)], topic) for topic in shares.of[donor])
+        if not receivers or shares.load[donor] - receivers[0][0] < 2:
+            stuck.append((load, donor))
+            continue
+        topic = receivers[0][1]
+        shares.add(shares.least(topic), topic, shares.take(donor, topic))
+        # With unequal subscriptions, one that was stuck may now give to this one. Every move evens out, so this ends.
+        for entry in ((-shares.load[donor], donor), *stuck):
+            heappush(donors, entry)
+        stuck.clear()
+    return {
+        member: frozenset((topic, partition) for topic, numbers in share.items() for partition in numbers)
+        for member, share in shares.of.items()
     }
-    loads = _Loads(shares, subscribers)
-    everything = {(topic, partition) for topic, names in subscribers.items() if names for partition in range(counts[topic])}
-    for partition in sorted(everything.difference(*shares.values())):
-        shares[loads.least(partition[0])].add(partition)
-    # One round evens out equal subscriptions. Unequal ones may need a chain of moves, one more member each round.
-    for _ in range(len(members)):
-        moved = False
-        for donor in sorted(shares, key=lambda member: (-len(shares[member]), member)):
-            for partition in sorted(shares[donor], reverse=True):
-                receiver = loads.least(partition[0])
-                if len(shares[donor]) - len(shares[receiver]) < 2:
-                    continue
-                shares[donor].remove(partition)
-                shares[receiver].add(partition)
-                loads.fell(donor)
-                moved = True
-        if not moved:
-            break
-    return {member: frozenset(share) for member, share in shares.items()}
 
 
 ASSIGNORS: dict[str, Assignor] = {"uniform": assign_uniform, "range": assign_range, "sticky": assign_sticky}
