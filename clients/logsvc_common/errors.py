@@ -184,14 +184,6 @@ class DiskFull(BrokerError):
     retriable = True
 
 
-class DataFolderLocked(BrokerError):
-    """Another broker runs on this data folder. Found at start; never travels."""
-
-
-class DataFolderUnusable(BrokerError):
-    """The data folder cannot be made, read or written. Found at start; never travels."""
-
-
 class BrokerOverloaded(BrokerError):
     """A limit on bytes or requests in flight is reached."""
 
@@ -220,11 +212,11 @@ class StartError(BrokerError):
     """The broker cannot start."""
 
 
-class FolderLocked(StartError):
-    """Another broker uses this data folder."""
+class DataFolderLocked(StartError):
+    """Another broker runs on this data folder."""
 
 
-class FolderUnusable(StartError):
+class DataFolderUnusable(StartError):
     """The data folder cannot be made, read or written."""
 
 

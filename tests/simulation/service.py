@@ -1,0 +1,130 @@
+"""The whole broker in a simulation: real dispatcher, handlers, coordinator and storage on a simulated disk, one virtual clock.
+
+Nothing runs by itself. `run` takes the next thing that is due (a callback, a sync, a timer) and advances the clock to it, so a
+run is a function of its seed. A crash may come at any operation of the disk: what was fsynced is what the next life finds.
+"""
+
+import heapq
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any
+
+from logsvc.broker.loop import Broker
+from logsvc.config import ServerSettings
+from logsvc.metrics import BrokerMetrics
+from logsvc.storage.log_directory import LogDirectory
+from logsvc.testing.simulated_disk import SimulatedDisk
+from logsvc_common.batch import Buffer
+from logsvc_common.frames import DecodedResponse, decode_body, decode_response, encode_request
+from logsvc_common.messages import APIS, Message, Request
+
+START_MS = 1_800_000_000_000
+
+
+class SimulatedTime:
+    """The clock, the event loop and the threads of one machine."""
+
+    def __init__(self) -> None:
+        self.now_ms = START_MS
+        self._number = 0
+        self._due: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
+        self._cancelled: set[int] = set()
+
+    # Clock
+    def wall_ms(self) -> int:
+        return self.now_ms
+
+    def monotonic_ms(self) -> int:
+        return self.now_ms - START_MS
+
+    # Loop
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> "_Handle":
+        self._number += 1
+        heapq.heappush(self._due, (self.now_ms + delay * 1000, self._number, callback, args))
+        return _Handle(self._cancelled, self._number)
+
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> object:
+        return self.call_later(0, callback, *args)
+
+    call_soon_threadsafe = call_soon
+
+    def run(self, until: Callable[[], bool], limit_ms: int = 600_000) -> None:
+        """Run until `until()`; at most `limit_ms` of virtual time."""
+        end_ms = self.now_ms + limit_ms
+        while not until():
+            assert self._due, "nothing is due, and it has not come about"
+            due_ms, number, callback, args = heapq.heappop(self._due)
+            assert due_ms <= end_ms, f"it has not come about in {limit_ms} ms"
+            if number in self._cancelled:
+                self._cancelled.discard(number)
+                continue
+            self.now_ms = max(self.now_ms, round(due_ms))
+            callback(*args)
+
+
+class _Handle:
+    def __init__(self, cancelled: set[int], number: int) -> None:
+        self._cancelled, self._number = cancelled, number
+
+    def cancel(self) -> None:
+        self._cancelled.add(self._number)
+
+
+class SimulatedService:
+    """One life of a broker. `restart` begins the next one on what the disk kept."""
+
+    def __init__(self, seed: int, disk: SimulatedDisk | None = None, time: SimulatedTime | None = None) -> None:
+        self.seed = seed
+        self.rng = Random(seed)
+        self.disk = disk or SimulatedDisk()
+        self.time = time or SimulatedTime()
+        self._answers: dict[int, DecodedResponse] = {}
+        self._correlation_id = 0
+        settings = ServerSettings(http_port=-1, disk_reserve_bytes=0)
+        self.logs = LogDirectory.open(self.disk, "/data", now_ms=self.time.wall_ms())
+        self.broker = Broker(
+            settings,
+            self.logs,
+            BrokerMetrics(),
+            self.time,
+            broker_id=f"life-{seed}",
+            random_63=lambda: self.rng.getrandbits(62),
+            unit=self.rng.random,
+            loop=self.time,
+            run_in_thread=self.time.call_soon,
+            send=self._take,
+            unsaturated=lambda: None,
+        )
+        self.broker.load()
+
+    def _take(self, _peer: bytes, frames: list[Buffer]) -> None:
+        response = decode_response(frames)
+        assert response.correlation_id not in self._answers, "one request, two answers"
+        self._answers[response.correlation_id] = response
+
+    def send(self, body: Request, payload: Sequence[Buffer] = ()) -> int:
+        self._correlation_id += 1
+        self.broker.receive(b"peer", encode_request(self._correlation_id, body, payload))
+        return self._correlation_id
+
+    def ask(self, body: Request, payload: Sequence[Buffer] = ()) -> tuple[Message, Sequence[Buffer]]:
+        """Send, and run until the answer is there. Raises the broker's error."""
+        correlation_id = self.send(body, payload)
+        self.time.run(lambda: correlation_id in self._answers)
+        response = self._answers.pop(correlation_id)
+        return decode_body(response, APIS[body.API].response), response.payload
+
+    def kill(self) -> "SimulatedService":
+        """The next life after kill -9."""
+        return SimulatedService(self.seed + 1, self.disk.kill(), _later(self.time))
+
+    def power_cut(self) -> "SimulatedService":
+        """The next life after a power cut."""
+        return SimulatedService(self.seed + 1, self.disk.crash(self.rng), _later(self.time))
+
+
+def _later(time: SimulatedTime) -> SimulatedTime:
+    """The same clock, and nothing of what the dead process meant to do."""
+    later = SimulatedTime()
+    later.now_ms = time.now_ms
+    return later
