@@ -7,6 +7,7 @@ with Producer("tcp://127.0.0.1:9292") as producer:
 """
 
 from logsvc_client.admin import Admin, AsyncAdmin
+from logsvc_client.async_consumer import AsyncConsumer
 from logsvc_client.consumer import Consumer
 from logsvc_client.producer import AsyncDelivery, AsyncProducer, Delivery, Producer
 from logsvc_client.records import Record, RecordMetadata, TopicPartition
@@ -61,6 +62,7 @@ __all__ = [
     "AddressInUse",
     "Admin",
     "AsyncAdmin",
+    "AsyncConsumer",
     "AsyncDelivery",
     "AsyncProducer",
     "BrokerError",

@@ -1,0 +1,236 @@
+"""AsyncConsumer: the consumer for asyncio, on the same engine. It decides nothing of its own; see `consumer`."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self, TypeVar
+
+from logsvc_client.consumer import CLOSE_TIMEOUT_SECONDS, ITERATION_WAIT_MS
+from logsvc_client.consumer_core import ConsumerCore
+from logsvc_client.partitioner import murmur2
+from logsvc_client.records import Record, TopicPartition
+from logsvc_client.worker import CONCURRENCY_MAX, QUEUED_PER_WORKER, RUN_WAIT_SECONDS
+from logsvc_common.errors import InvalidConfig, InvalidRequest, LogsvcError, RequestTimeout
+from logsvc_common.messages import EARLIEST, LATEST, FetchOffsetsReply, ListOffsetsReply
+from logsvc_common.retry import RetryPolicy
+
+AsyncHandler = Callable[[Record], Awaitable[object]]
+
+T = TypeVar("T")
+
+
+class AsyncConsumer(ConsumerCore):
+    """As `Consumer`, with the same settings.
+
+        async with AsyncConsumer("orders", group_id="billing") as consumer:
+            async for record in consumer:
+                ...
+
+    Make it in a running loop and use it there.
+    """
+
+    def _prepare(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()
+        self._stopped = False
+        self._iterator = self._iterate()
+
+        def tell() -> None:
+            try:
+                loop.call_soon_threadsafe(self._news.set)
+            except RuntimeError:
+                pass  # The loop was closed meanwhile: nobody waits any more.
+
+        self._tell = tell
+        self._engine.on_news = tell
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close(unsure=kind is not None)
+
+    # Taking
+
+    async def poll(self, timeout_ms: int = 0, max_records: int | None = None) -> list[Record]:
+        """As `Consumer.poll`."""
+        deadline = time.monotonic() + timeout_ms / 1_000
+        while True:
+            self._news.clear()
+            records = self._handout.take(max_records or self._max_poll_records)
+            left = deadline - time.monotonic()
+            if records or left <= 0 or self._stopped:
+                return records
+            await self._wait_news(left)
+
+    async def _wait_news(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._news.wait(), seconds)
+        except TimeoutError:
+            pass  # Nothing new: the caller looks at the time.
+
+    def __aiter__(self) -> AsyncIterator[Record]:
+        """As `Consumer.__iter__`."""
+        return self._iterator
+
+    async def _iterate(self) -> AsyncIterator[Record]:
+        handout = self._handout
+        while not self._stopped:
+            records = await self.poll(ITERATION_WAIT_MS)
+            handout.cursor, moved = 0, handout.moved
+            for given, record in enumerate(records, 1):
+                if handout.restless:
+                    if handout.moved != moved or self._stopped:
+                        break
+                    if not handout.admit(record):
+                        continue
+                handout.cursor = given
+                yield record
+            else:
+                handout.cursor = -1
+
+    async def run(self, handler: AsyncHandler, *, retry: RetryPolicy | None = None, concurrency: int = 1) -> None:
+        """As `Consumer.run`, with up to `concurrency` calls of the handler under way; those of a key one after another."""
+        if self._group_id is None:
+            raise InvalidRequest("run needs a group: failures are kept by it")
+        if not 1 <= concurrency <= CONCURRENCY_MAX:
+            raise InvalidConfig(f"concurrency is {concurrency}; it lies between 1 and {CONCURRENCY_MAX}")
+        if retry is not None:
+            self._engine.retry = retry
+        with _signals(self.stop):
+            await self._run(handler, concurrency)
+        await self._commit_quietly(CLOSE_TIMEOUT_SECONDS)
+
+    async def _run(self, handler: AsyncHandler, concurrency: int) -> None:
+        queues: list[asyncio.Queue[Record | None]] = [asyncio.Queue() for _ in range(concurrency)]
+        workers = [asyncio.create_task(self._work(queue, handler)) for queue in queues]
+        turn = 0
+        try:
+            while not self._stopped:
+                self._news.clear()
+                room = QUEUED_PER_WORKER * concurrency - sum(queue.qsize() for queue in queues)
+                records = self._handout.take(room, one_by_one=True) if room > 0 else []
+                for record in records:
+                    turn += 1
+                    place = turn if record.key is None else murmur2(record.key)
+                    queues[place % concurrency].put_nowait(record)
+                if not records and not self._stopped:
+                    await self._wait_news(RUN_WAIT_SECONDS)
+        finally:
+            self._stopped = True
+            for queue in queues:
+                queue.put_nowait(None)
+            await asyncio.gather(*workers)
+
+    async def _work(self, queue: "asyncio.Queue[Record | None]", handler: AsyncHandler) -> None:
+        handout = self._handout
+        while (record := await queue.get()) is not None:
+            if self._stopped:
+                continue
+            if not handout.restless or handout.admit(record):
+                try:
+                    await handler(record)
+                except Exception as error:  # noqa: BLE001 -- whatever a handler raises is that record's failure
+                    handout.fail(record, error)
+                else:
+                    handout.finish(record)
+            if queue.empty():
+                self._news.set()  # There is room for more.
+
+    def stop(self) -> None:
+        """As `Consumer.stop`."""
+        self._stopped = True
+        self._handout.restless = True
+        self._tell()
+
+    # Verdicts and positions
+
+    async def commit(self) -> None:
+        """As `Consumer.commit`; bound it with `asyncio.timeout`."""
+        self._handout.settle()
+        await asyncio.wrap_future(self._commit())
+
+    async def position(self, tp: TopicPartition) -> int:
+        """As `Consumer.position`; bound it with `asyncio.timeout`."""
+        while (found := self._position(tp)) is None:
+            self._news.clear()
+            await self._wait_news(0.1)
+        return found
+
+    async def committed(self, partitions: Sequence[TopicPartition] | None = None) -> dict[TopicPartition, int]:
+        """As `Consumer.committed`."""
+        request = self._committed_request(partitions)
+        return self._committed_of(await asyncio.wrap_future(self._transport.submit(request, FetchOffsetsReply)))
+
+    async def offsets_for_times(self, times: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """As `Consumer.offsets_for_times`."""
+        request = self._times_request(times)
+        return self._offsets_of(await asyncio.wrap_future(self._transport.submit(request, ListOffsetsReply)))
+
+    async def beginning_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """As `Consumer.beginning_offsets`."""
+        return await self.offsets_for_times(dict.fromkeys(partitions, EARLIEST))
+
+    async def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """As `Consumer.end_offsets`."""
+        return await self.offsets_for_times(dict.fromkeys(partitions, LATEST))
+
+    # The end
+
+    async def close(self) -> None:
+        """As `Consumer.close`."""
+        await self._close(unsure=False)
+
+    async def _close(self, *, unsure: bool) -> None:
+        if not self._closed:
+            self._closed = True
+            self._stopped = True
+            if self._auto_commit:
+                self._handout.settle(unsure=unsure)
+                await self._commit_quietly(CLOSE_TIMEOUT_SECONDS)
+            if self._group_id is not None:
+                try:
+                    await self._within(self._leave(), CLOSE_TIMEOUT_SECONDS)
+                except LogsvcError as error:
+                    self._log_close(error)
+        await asyncio.to_thread(self._transport.stop)
+
+    async def _commit_quietly(self, seconds: float) -> None:
+        if self._group_id is None:
+            return
+        try:
+            await self._within(self._commit(), seconds)
+        except LogsvcError as error:
+            self._log_close(error)
+
+    async def _within(self, future: "Future[T]", seconds: float) -> T:
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), seconds)
+        except TimeoutError:
+            raise RequestTimeout(f"no answer from {self._transport.server} within {seconds} s") from None
+
+
+@contextmanager
+def _signals(stop: Callable[[], None]) -> Iterator[None]:
+    """SIGTERM and SIGINT stop the run, where the loop can take signals (the main thread); as before afterwards."""
+    loop = asyncio.get_running_loop()
+    taken: dict[int, object] = {}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        try:
+            before = signal.getsignal(number)
+            loop.add_signal_handler(number, stop)
+            taken[number] = before
+        except (ValueError, RuntimeError, NotImplementedError):
+            break  # Not the main thread: whoever runs the loop decides when to stop.
+    try:
+        yield
+    finally:
+        for number, handler in taken.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)  # type: ignore[arg-type]
