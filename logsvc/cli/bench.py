@@ -27,6 +27,7 @@ app = noun("Measure produce, consume and latency, on a broker of its own or on o
 VALUES = 256  # different random values that are sent in turn
 WARM_UP_SENDS = 100
 WAIT_SECONDS = 120.0
+WAIT_MS = 120_000
 LINGER_MS = 5
 BATCH_BYTES = 256 << 10
 
@@ -65,11 +66,11 @@ class Bench:
         seen = 0
         started = time.perf_counter()
         with Consumer(server=self.server) as consumer:
-            consumer.assign({TopicPartition(self.topic, number): 0 for number in range(partitions)})
+            consumer.assign([TopicPartition(self.topic, number) for number in range(partitions)])
             while seen < self.records:
-                batch = consumer.poll(timeout=WAIT_SECONDS)
+                batch = consumer.poll(WAIT_MS)
                 if not batch:
-                    raise RequestTimeout(f"no record within {WAIT_SECONDS:.0f} s, after {seen:,} of {self.records:,}")
+                    raise RequestTimeout(f"no record within {WAIT_MS} ms, after {seen:,} of {self.records:,}")
                 seen += len(batch)
             return time.perf_counter() - started
 
