@@ -51,6 +51,7 @@ from logsvc_common.names import check_group
 from logsvc_common.retry import RetryPolicy
 
 CLOCK_STEP_MS = 100  # the wall clock may be this far behind its latest reading before due times are looked at again
+REFUSED_RETRY_MS = 1_000  # when what happened by itself is tried again, should its records be refused
 
 _MemberKey = tuple[str, str]  # group, member id
 _LetterKey = tuple[str, str, int, int]  # group, topic, partition, offset
@@ -145,8 +146,7 @@ class Coordinator:
             case Tick():
                 return self._tick(now)
             case DeadLetterWritten():
-                found = self._groups.get(event.group)
-                return NOTHING if found is None else offsets.letter_written(found, event.topic, event.partition, event.offset)
+                return self._letter_written(event, now)
             case DeadLetterFailed():
                 return self._letter_failed(event, now)
             case TopicDeleted():
@@ -228,6 +228,7 @@ class Coordinator:
             if group is None or key[1] not in group.members:
                 self._forget_member(key)  # a join that was never recorded
             else:
+                self._sessions.set(key, now.monotonic_ms + REFUSED_RETRY_MS)
                 expired.setdefault(key[0], []).append(key[1])
         for name, member_ids in expired.items():
             outcome = self._remove(self._groups[name], member_ids)
@@ -239,6 +240,14 @@ class Coordinator:
             intent = self._groups[name].progress[topic, partition].intents[offset]
             effects.append(write_effect(name, topic, partition, offset, intent))
         return Outcome(records, None, effects)
+
+    def _letter_written(self, event: DeadLetterWritten, now: Now) -> Outcome:
+        group = self._groups.get(event.group)
+        outcome = NOTHING if group is None else offsets.letter_written(group, event.topic, event.partition, event.offset)
+        if outcome.records:
+            # Should these records be refused (disk full), the letter is looked for again, found, and completed then.
+            self._letters.set((event.group, event.topic, event.partition, event.offset), now.monotonic_ms + REFUSED_RETRY_MS)
+        return outcome
 
     def _letter_failed(self, event: DeadLetterFailed, now: Now) -> Outcome:
         key = (event.group, event.topic, event.partition, event.offset)

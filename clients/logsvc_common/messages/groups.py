@@ -129,8 +129,9 @@ class FetchOffsets(Request, frozen=True):
 
 
 class Outstanding(Message, frozen=True):
-    """A failed or parked record that is not done yet; later records of its key wait behind it. State `done` is a record
-    finished ahead of the committed offset: it is skipped when it is read again, and nothing waits behind it."""
+    """A record that is not read again from the log: it comes by FetchRetries, or not at all. Later records of its key wait
+    behind it while its state is `waiting`, `parked`, `delivered` or `paused`. Nothing waits behind `dead_lettering`, whose
+    outcome is certain, and `done`, which was finished ahead of the committed offset."""
 
     offset: Int64
     key_hash: Int64 | None
