@@ -74,6 +74,11 @@ _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(Checkpoint)
 
 
+def checksum(content: bytes) -> int:
+    """CRC-32C, as the checkpoint remembers it of index files."""
+    return crc32.iscsi(content)
+
+
 def encode(checkpoint: Checkpoint) -> bytes:
     """The bytes of a checkpoint file."""
     body = _ENCODER.encode(checkpoint)

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from sortedcontainers import SortedDict
 
-from logsvc.storage.scan import BadBatch, walk_headers
+from logsvc.storage.disk import File
+from logsvc.storage.scan import BadBatch, batch_at, find_batch, walk_headers
 from logsvc.storage.segment import Segment, SegmentCache
 from logsvc_common.batch import HEADER_BYTES, BatchHeader, check_crc, decode, parse_header
 from logsvc_common.errors import CorruptBatch
@@ -31,13 +32,14 @@ class LogPoint(NamedTuple):
 class LogReader:
     """Reads of one partition; event-loop thread only. Shares the map of segments with its `PartitionLog`."""
 
-    __slots__ = ("_cache", "_places", "_segments", "interval_bytes")
+    __slots__ = ("_cache", "_places", "_segments", "damage", "interval_bytes")
 
     def __init__(self, segments: SortedDict, cache: SegmentCache, interval_bytes: int) -> None:
         self._segments = segments
         self._cache = cache
         self._places: dict[int, tuple[Segment, int]] = {}
         self.interval_bytes = interval_bytes
+        self.damage: BadBatch | None = None
 
     def forget_places(self) -> None:
         """Segments were removed or rewritten."""
@@ -53,11 +55,17 @@ class LogReader:
         """Whole batches from the one that holds `offset`, at least one, none at `limit` or above; `offset` is below it."""
         segment = self.segment_of(offset)
         position = self._place(segment, offset)
-        if position is None:
-            position = self._locate(segment, offset)[0]
+        if position is not None:
+            try:
+                return self._read_at(segment, offset, position, max_bytes, limit)
+            except BadBatch:  # the length of the batch before it may have lied
+                self._places.clear()
+        return self._read_at(segment, offset, self._locate(segment, offset)[0], max_bytes, limit)
+
+    def _read_at(self, segment: Segment, offset: int, position: int, max_bytes: int, limit: LogPoint) -> bytes:
         end = limit.position if segment.base_offset == limit.base_offset else segment.size
         file = self._cache.file(segment)
-        room = end - position
+        room = max(end - position, 0)
         if room <= max_bytes:
             next_offset = limit.offset if segment.base_offset == limit.base_offset else segment.end_offset
             data = file.pread(room, position)
@@ -110,7 +118,7 @@ class LogReader:
         except CorruptBatch as error:
             raise BadBatch(position, offset, error.message) from error
         if not first.base_offset <= offset <= first.last_offset:
-            raise BadBatch(position, offset, f"a batch of offsets {first.base_offset} to {first.last_offset} lies there")
+            raise BadBatch(position, offset, f"a batch of offsets {first.base_offset} to {first.last_offset} is there")
         if first.size > room:
             raise BadBatch(position, offset, f"it has {first.size} bytes, {room} are left")
         return first
@@ -133,37 +141,65 @@ class LogReader:
         return data[:used]
 
     def _locate(self, segment: Segment, offset: int) -> tuple[int, BatchHeader]:
-        """Position and header of the batch that holds `offset`."""
+        """Position and header of the batch that holds `offset`. A bad batch before it is passed over and noted in `damage`."""
         index, _ = self._cache.indexes(segment, self.interval_bytes)
+        file = self._cache.file(segment)
         entry = index.lookup(offset)
-        start, first_offset = (entry[1], None) if entry else (0, segment.base_offset)
-        walk = walk_headers(self._cache.file(segment), start, segment.size, first_offset)
+        position, expected = (entry[1], None) if entry else (0, segment.base_offset)
+        before = -1  # the batch walked over last: if it is bad, its length led to the wrong place
+        while True:
+            try:
+                for at, header in walk_headers(file, position, segment.size, expected):
+                    if expected is None and entry is not None and at == entry[1] and header.last_offset != entry[0]:
+                        raise BadBatch(at, offset, f"it ends at offset {header.last_offset}, the index says {entry[0]}")
+                    if header.last_offset >= offset:
+                        if header.base_offset < offset:
+                            self._check_whole(file, at, header, offset)
+                        return at, header
+                    before = at
+                raise BadBatch(segment.size, offset, "its segment ends before it")
+            except BadBatch as bad:
+                if before >= 0 and batch_at(file, before, segment.size) is None:
+                    bad = BadBatch(before, bad.offset, bad.reason)
+                found = find_batch(file, bad.position + 1, segment.size, segment.base_offset)
+                if found is None or found[1].base_offset > offset:
+                    raise BadBatch(bad.position, offset, bad.reason) from bad
+                self.damage = bad
+                before, position, expected = -1, found[0], found[1].base_offset
+
+    def _check_whole(self, file: File, position: int, header: BatchHeader, offset: int) -> None:
+        """A header may claim offsets that are not in its batch; reads in the middle of a batch are rare enough to check."""
         try:
-            for position, header in walk:
-                if header.last_offset >= offset:
-                    if header.base_offset <= offset:
-                        return position, header
-                    break
-        except BadBatch as bad:
-            raise BadBatch(bad.position, offset, bad.reason) from bad
-        raise BadBatch(segment.size, offset, "its segment has no batch for it")
+            check_crc(file.pread(header.size, position), header)
+        except CorruptBatch as error:
+            raise BadBatch(position, offset, error.message) from error
 
     def position_before(self, offset: int, limit: LogPoint) -> LogPoint:
-        """The boundary at or below `offset`: the beginning of the batch that holds it. `limit` when that is not above it."""
+        """The boundary at or below `offset`: the beginning of the batch that holds it. `limit` when that is not above it.
+
+        Where there is no batch for `offset`, the end of the good ones before it.
+        """
         if offset >= limit.offset:
             return limit
         segment = self.segment_of(offset)
-        position, header = self._locate(segment, offset)
+        try:
+            position, header = self._locate(segment, offset)
+        except BadBatch as bad:
+            return LogPoint(offset, segment.base_offset, bad.position)
         return LogPoint(header.base_offset, segment.base_offset, position)
 
     def timestamp_at(self, offset: int) -> int | None:
         """A timestamp from the header of the batch that holds `offset`: its first if `offset` begins it, else its largest."""
         segment = self.segment_of(offset)
         position = self._place(segment, offset)
+        header = None
         if position is not None:
             data = self._cache.file(segment).pread(HEADER_BYTES, position)
-            header = self._check_first(data, offset, position, segment.size)
-        else:
+            try:
+                header = self._check_first(data, offset, position, segment.size)
+            except BadBatch:
+                self._places.clear()
+        if header is None:
             header = self._locate(segment, offset)[1]
         return header.first_timestamp_ms if header.base_offset == offset else header.max_timestamp_ms
 

@@ -49,7 +49,7 @@ from logsvc_common.errors import (
     StorageFailed,
 )
 
-CHECKPOINT_INTERVAL_BYTES = 64 << 20  # appended bytes after which a sync writes the checkpoint: what a restart scans at most
+CHECKPOINT_INTERVAL_BYTES = 32 << 20  # appended bytes after which a sync writes the checkpoint: what a restart scans at most
 _LOG = logging.getLogger(__name__)
 
 
@@ -390,6 +390,8 @@ class PartitionLog:
                 if offset >= limit.offset:
                     return b""
             data = self._reader.read(offset, max_bytes, limit)
+            if self._reader.damage is not None:
+                self._corrupt(self._reader.damage.offset, self._reader.damage)
             return data if self.state is PartitionState.ONLINE else self._reader.good_prefix(data, offset)
         except BadBatch as bad:
             raise self._corrupt(offset, bad) from bad

@@ -21,7 +21,7 @@ from logsvc.storage import checkpoint as checkpoints
 from logsvc.storage.checkpoint import Checkpoint, SegmentInfo
 from logsvc.storage.disk import Disk, File, write_all
 from logsvc.storage.producer_state import ProducerState
-from logsvc.storage.scan import SCAN_WINDOW_BYTES, BadBatch, find_batch, walk_batches
+from logsvc.storage.scan import SCAN_WINDOW_BYTES, BadBatch, batch_after, find_batch, walk_batches
 from logsvc.storage.segment import (
     LOG_SUFFIX,
     OFFSET_INDEX_SUFFIX,
@@ -166,7 +166,7 @@ class _Recovery:
                     self._offset = header.next_offset
                 break
             except BadBatch as bad:
-                found = find_batch(file, bad.position + 1, size, self._offset)
+                found = batch_after(file, bad, size)
                 torn = found is None and self._offset >= self._checkpoint.durable_offset and not self._good_batch_in(later)
                 if torn:
                     self._cut(segment, bad.position, later)
@@ -189,7 +189,7 @@ class _Recovery:
         info: SegmentInfo | None = self._infos.get(segment.base_offset)
         if info is None or info is not self._checkpoint.segments[-1] or size < info.size:
             return
-        found = load_indexes(self._disk, segment, info)
+        found = load_indexes(self._disk, segment, info, longer=True)
         if found is None:
             _LOG.info("%s: indexes not as the checkpoint remembers them; rebuilding both", segment.path())
             interval = self._config.index_interval_bytes

@@ -110,6 +110,23 @@ def fault(header: BatchHeader, offset: int, room: int) -> str | None:
     return None
 
 
+def batch_after(file: File, bad: BadBatch, end: int) -> tuple[int, BatchHeader] | None:
+    """Position and header of the first good batch behind a bad one; None when no more come.
+
+    If the bad batch has a header that fits its place, the next batch is looked for where that one ends, so that nothing inside
+    its records is taken for one. Only then is the rest searched.
+    """
+    try:
+        header = parse_header(file.pread(HEADER_BYTES, bad.position))
+    except CorruptBatch:
+        header = None
+    if header is not None and header.base_offset == bad.offset:
+        following = batch_at(file, bad.position + header.size, end, header.next_offset)
+        if following is not None and following.base_offset == header.next_offset:
+            return bad.position + header.size, following
+    return find_batch(file, bad.position + 1, end, bad.offset)
+
+
 def find_batch(file: File, position: int, end: int, offset_min: int) -> tuple[int, BatchHeader] | None:
     """The first whole, valid batch at `position` or after it whose base offset is at least `offset_min`; None without one.
 
@@ -121,7 +138,7 @@ def find_batch(file: File, position: int, end: int, offset_min: int) -> tuple[in
         found = window.find(_EPOCH_AND_MAGIC, _EPOCH_AT)
         while found >= 0:
             candidate = position + found - _EPOCH_AT
-            header = _batch_at(file, candidate, end, offset_min)
+            header = batch_at(file, candidate, end, offset_min)
             if header is not None:
                 return candidate, header
             found = window.find(_EPOCH_AND_MAGIC, found + 1)
@@ -131,7 +148,8 @@ def find_batch(file: File, position: int, end: int, offset_min: int) -> tuple[in
     return None
 
 
-def _batch_at(file: File, position: int, end: int, offset_min: int) -> BatchHeader | None:
+def batch_at(file: File, position: int, end: int, offset_min: int = 0) -> BatchHeader | None:
+    """The header of the batch at `position` if it is whole, its CRC right and its offset high enough; None otherwise."""
     try:
         header = parse_header(file.pread(HEADER_BYTES, position))
         if header.base_offset < offset_min or header.size > end - position:

@@ -16,7 +16,7 @@ from fastcrc import crc32
 from logsvc.storage.checkpoint import SegmentInfo
 from logsvc.storage.disk import Disk, File, read_small_file, write_all, write_file
 from logsvc.storage.offset_index import OffsetIndex
-from logsvc.storage.scan import BadBatch, find_batch, walk_headers
+from logsvc.storage.scan import BadBatch, batch_after, walk_headers
 from logsvc.storage.time_index import NO_TIMESTAMP, TimeIndex
 from logsvc_common.batch import BatchHeader
 from logsvc_common.errors import DiskFull
@@ -211,17 +211,24 @@ def write_index_files(disk: Disk, segment: Segment) -> None:
     write_file(disk, segment.path(TIME_INDEX_SUFFIX), bytes(segment.time_index.content), durable=False)
 
 
-def load_indexes(disk: Disk, segment: Segment, info: SegmentInfo) -> tuple[OffsetIndex, TimeIndex] | None:
-    """The indexes as `info` remembers them, None when the files hold anything else."""
+def load_indexes(
+    disk: Disk, segment: Segment, info: SegmentInfo, *, longer: bool = False
+) -> tuple[OffsetIndex, TimeIndex] | None:
+    """The indexes as `info` remembers them, None when the files hold anything else.
+
+    `longer`: the files may have grown since, as those of the active segment do.
+    """
     contents = []
     for suffix, size, crc in (
         (OFFSET_INDEX_SUFFIX, info.offset_index_bytes, info.offset_index_crc),
         (TIME_INDEX_SUFFIX, info.time_index_bytes, info.time_index_crc),
     ):
         try:
-            content = read_small_file(disk, segment.path(suffix))[:size]
+            content = read_small_file(disk, segment.path(suffix))
         except FileNotFoundError:
             return None
+        if longer:
+            content = content[:size]
         if len(content) != size or crc32.iscsi(content) != crc:
             return None
         contents.append(content)
@@ -242,7 +249,7 @@ def rebuild_indexes(
                 offset = header.next_offset
             break
         except BadBatch as bad:
-            found = find_batch(file, bad.position + 1, end, bad.offset + 1)
+            found = batch_after(file, bad, end)
             if found is None:
                 break
             position, offset = found[0], found[1].base_offset

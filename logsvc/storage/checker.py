@@ -1,0 +1,296 @@
+"""Checking one partition folder byte by byte, and saying what a repair would have to write.
+
+Every batch: header, CRC-32C, offsets without gaps, across segments too. Both indexes of every segment: each entry against the
+batch it points at, and the files against what the checkpoint remembers of them. The checkpoint itself.
+
+What is found is a `PartitionReport` of plain structs for people, and for each segment a list of `Piece`s for `repair`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import msgspec
+
+from logsvc.storage import checkpoint as checkpoints
+from logsvc.storage.checkpoint import Checkpoint, SegmentInfo
+from logsvc.storage.disk import Disk, File, read_small_file
+from logsvc.storage.offset_index import OffsetIndex
+from logsvc.storage.recovery import segment_offsets
+from logsvc.storage.scan import BadBatch, batch_after, walk_batches
+from logsvc.storage.segment import OFFSET_INDEX_SUFFIX, TIME_INDEX_SUFFIX, file_name
+from logsvc.storage.time_index import NO_TIMESTAMP, TimeIndex
+from logsvc_common.batch import HEADER_BYTES, BatchHeader, check_crc, parse_header
+from logsvc_common.errors import CorruptBatch
+
+FAULTS_PER_PARTITION_MAX = 1_000
+Progress = Callable[[str, int, int], None]  # partition folder, bytes checked, bytes in all
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """One thing that is wrong. `lost_first` to `lost_last` are the offsets it makes unreadable; -1 when none.
+
+    `kind`: `batch`, `stamp` (an intact batch with a wrong base offset or epoch), `gap` (offsets missing between segments or at
+    the end), `offset_index`, `time_index`, `checkpoint`, `torn`.
+    """
+
+    kind: str
+    file: str
+    position: int
+    message: str
+    lost_first: int = -1
+    lost_last: int = -1
+
+
+class PartitionReport(msgspec.Struct):
+    """What one partition folder holds. `repairs` says, in sentences, what was done."""
+
+    folder: str
+    segments: int = 0
+    batches: int = 0
+    records: int = 0
+    bytes: int = 0
+    start_offset: int = 0
+    end_offset: int = 0
+    faults: list[Fault] = []
+    repairs: list[str] = []
+
+    @property
+    def ok(self) -> bool:
+        return all(fault.kind == "torn" for fault in self.faults)
+
+    @property
+    def lost_offsets(self) -> list[tuple[int, int]]:
+        """Ranges of offsets, both ends included, whose records are gone."""
+        return [(fault.lost_first, fault.lost_last) for fault in self.faults if fault.lost_first >= 0]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of a segment as repair will write it.
+
+    `keep`: these bytes; `restamp`: these bytes with `offset` as base offset; `drop`: move these bytes aside; `fill`: an empty
+    batch for the offsets from `offset` to `last_offset`.
+    """
+
+    action: str
+    position: int = 0
+    end: int = 0
+    offset: int = 0
+    last_offset: int = 0
+
+
+@dataclass
+class SegmentFinding:
+    """What was found in one segment, in file order."""
+
+    base_offset: int
+    pieces: list[Piece] = field(default_factory=list)
+
+    @property
+    def damaged(self) -> bool:
+        return any(piece.action != "keep" for piece in self.pieces)
+
+
+class PartitionChecker:
+    """Walks over one partition folder. `findings` is what repair works from."""
+
+    def __init__(self, disk: Disk, folder: str, progress: Progress | None = None) -> None:
+        self.report = PartitionReport(folder)
+        self.findings: list[SegmentFinding] = []
+        self._disk = disk
+        self._folder = folder
+        self._progress = progress
+        self._offset = 0
+        self._checkpoint = Checkpoint(0, 0, (), ())
+        self._infos: dict[int, SegmentInfo] = {}
+
+    def run(self) -> PartitionReport:
+        """Check everything. Raises OSError."""
+        self._load_checkpoint()
+        bases = segment_offsets(self._disk.listdir(self._folder))
+        start_offset = self._checkpoint.start_offset
+        bases = [base for base, following in pairwise(bases) if following > start_offset] + bases[-1:]
+        sizes = {base: self._disk.file_size(f"{self._folder}/{file_name(base)}") for base in bases}
+        done, total = 0, sum(sizes.values())
+        self._offset = bases[0] if bases else start_offset
+        report = self.report
+        report.start_offset = max(start_offset, self._offset)
+        for number, base in enumerate(bases):
+            if base != self._offset:
+                self._gap(base)
+            self._check_segment(base, sizes[base], bases[number + 1 :])
+            done += sizes[base]
+            if self._progress is not None:
+                self._progress(self._folder, done, total)
+        durable = self._checkpoint.durable_offset
+        if self._offset < durable:
+            self._gap(durable)
+        report.segments, report.bytes, report.end_offset = len(bases), total, self._offset
+        return report
+
+    def _load_checkpoint(self) -> None:
+        try:
+            content = read_small_file(self._disk, f"{self._folder}/{checkpoints.FILE_NAME}")
+        except FileNotFoundError:
+            return
+        found = checkpoints.decode(content)
+        if found is None:
+            self._fault(Fault("checkpoint", checkpoints.FILE_NAME, 0, "not a checkpoint: its CRC is wrong"))
+            return
+        self._checkpoint = found
+        self._infos = {info.base_offset: info for info in found.segments}
+        for fault in found.faults:
+            self._fault(Fault("checkpoint", checkpoints.FILE_NAME, 0, f"the broker came upon corruption: {fault}"))
+
+    def _fault(self, fault: Fault) -> None:
+        if len(self.report.faults) < FAULTS_PER_PARTITION_MAX:
+            self.report.faults.append(fault)
+
+    def _gap(self, following: int) -> None:
+        """Offsets from the expected one up to `following` are in no segment."""
+        name = file_name(self.findings[-1].base_offset) if self.findings else file_name(following)
+        if following > self._offset:
+            message = f"offsets {self._offset} to {following - 1} are in no segment"
+            self._fault(Fault("gap", name, 0, message, self._offset, following - 1))
+            if not self.findings:
+                self.findings.append(SegmentFinding(self._offset))
+            self.findings[-1].pieces.append(Piece("fill", offset=self._offset, last_offset=following - 1))
+        else:
+            self._fault(Fault("gap", name, 0, f"{file_name(following)} begins below offset {self._offset}, where it should"))
+        self._offset = following
+
+    def _check_segment(self, base: int, size: int, later: list[int]) -> None:
+        finding = SegmentFinding(base)
+        self.findings.append(finding)
+        file = self._disk.open(f"{self._folder}/{file_name(base)}", writable=False)
+        try:
+            indexes = _IndexCheck(self._disk, self._folder, base, sealed=bool(later))
+            position = 0
+            while position < size:
+                good_from = position
+                try:
+                    for at, header in walk_batches(file, position, size, self._offset):
+                        indexes.batch(at, header)
+                        self._count(header)
+                        position = at + header.size
+                except BadBatch as bad:
+                    if position > good_from:
+                        finding.pieces.append(Piece("keep", good_from, position))
+                    position = self._bad_batch(file, finding, bad, size, later)
+                    continue
+                finding.pieces.append(Piece("keep", good_from, position))
+            for kind, message in indexes.end(self._offset, size, self._infos.get(base) if later else None):
+                self._fault(Fault(kind, file_name(base), 0, message))
+        finally:
+            file.close()
+
+    def _count(self, header: BatchHeader) -> None:
+        self.report.batches += 1
+        self.report.records += header.record_count
+        self._offset = header.next_offset
+
+    def _bad_batch(self, file: File, finding: SegmentFinding, bad: BadBatch, size: int, later: list[int]) -> int:
+        """Note what is lost and where good batches go on; the position of the next one, `size` when there is none."""
+        name = file_name(finding.base_offset)
+        intact = self._only_stamp_is_wrong(file, bad.position, size)
+        if intact is not None:
+            finding.pieces.append(Piece("restamp", bad.position, bad.position + intact.size, offset=self._offset))
+            self._fault(Fault("stamp", name, bad.position, bad.message))
+            self._count(intact._replace(base_offset=self._offset))
+            return bad.position + intact.size
+        found = batch_after(file, bad, size)
+        end, following = (found[0], found[1].base_offset) if found else (size, self._offset)
+        if found is None:
+            following = max([self._checkpoint.durable_offset, self._offset, *later[:1]])
+        finding.pieces.append(Piece("drop", bad.position, end, offset=self._offset))
+        if following > self._offset:
+            finding.pieces.append(Piece("fill", offset=self._offset, last_offset=following - 1))
+            self._fault(Fault("batch", name, bad.position, bad.message, self._offset, following - 1))
+        elif found is not None or later:
+            self._fault(Fault("batch", name, bad.position, f"{end - bad.position} bytes that are no batch: {bad.message}"))
+        else:
+            self._fault(Fault("torn", name, bad.position, f"torn tail of {size - bad.position} bytes: {bad.message}"))
+        self._offset = following
+        return end
+
+    def _only_stamp_is_wrong(self, file: File, position: int, size: int) -> BatchHeader | None:
+        """The header of a batch whose CRC is right and after which the next one begins where it should; None otherwise.
+
+        Base offset and leader epoch lie outside the CRC, so such a batch can be given back its place.
+        """
+        try:
+            header = parse_header(file.pread(HEADER_BYTES, position))
+            if header.size > size - position:
+                return None
+            check_crc(file.pread(header.size, position), header)
+            after = position + header.size
+            if after == size:
+                return header
+            following = parse_header(file.pread(HEADER_BYTES, after))
+        except CorruptBatch:
+            return None
+        return header if following.base_offset == self._offset + header.last_offset_delta + 1 else None
+
+
+class _IndexCheck:
+    """Holds the entries of one segment's indexes against the batches as they come by."""
+
+    def __init__(self, disk: Disk, folder: str, base: int, *, sealed: bool) -> None:
+        self._sealed = sealed
+        self._problems: list[tuple[str, str]] = []
+        self._max_timestamp_ms = NO_TIMESTAMP
+        self._contents = {
+            "offset_index": self._load(disk, f"{folder}/{file_name(base, OFFSET_INDEX_SUFFIX)}"),
+            "time_index": self._load(disk, f"{folder}/{file_name(base, TIME_INDEX_SUFFIX)}"),
+        }
+        index = OffsetIndex(base, self._contents["offset_index"] or b"")
+        times = TimeIndex(base, self._contents["time_index"] or b"")
+        self._index, self._times = index, times
+        self._entries = dict(index.entry(number)[::-1] for number in range(len(index)))
+        self._time_entries = {times.entry(number)[1]: times.entry(number)[0] for number in range(len(times))}
+
+    @staticmethod
+    def _load(disk: Disk, path: str) -> bytes | None:
+        try:
+            return read_small_file(disk, path)
+        except FileNotFoundError:
+            return None
+
+    def batch(self, position: int, header: BatchHeader) -> None:
+        self._max_timestamp_ms = max(self._max_timestamp_ms, header.max_timestamp_ms)
+        if self._entries and self._entries.get(position) == header.last_offset:
+            del self._entries[position]
+        if self._time_entries and self._time_entries.get(header.last_offset) == self._max_timestamp_ms:
+            del self._time_entries[header.last_offset]
+
+    def end(self, end_offset: int, size: int, info: SegmentInfo | None) -> list[tuple[str, str]]:
+        """(kind, what is wrong) of both indexes. `info` is what the checkpoint remembers of a sealed segment's files.
+
+        The indexes of the active segment are written now and then: they may be missing or short, not wrong.
+        """
+        problems = []
+        why = {"offset_index": self._index.why_unsound(end_offset, size), "time_index": self._times.why_unsound(end_offset)}
+        left = {"offset_index": self._entries, "time_index": self._time_entries}
+        for kind, content in self._contents.items():
+            if content is None:
+                if self._sealed:
+                    problems.append((kind, "the file is missing"))
+            elif (reason := why[kind]) is not None:
+                problems.append((kind, reason))
+            elif left[kind]:
+                problems.append(
+                    (kind, f"{len(left[kind])} entries point at no such batch, the first at {next(iter(left[kind]))}")
+                )
+            elif info is not None and not _remembered(info, kind, content):
+                problems.append((kind, "not the file that was written, says the checkpoint"))
+        last_ms = self._times.entry(len(self._times) - 1)[0] if len(self._times) else NO_TIMESTAMP
+        if self._sealed and not problems and last_ms != self._max_timestamp_ms:
+            problems.append(("time_index", f"ends at {last_ms} ms, the segment at {self._max_timestamp_ms} ms"))
+        return problems
+
+
+def _remembered(info: SegmentInfo, kind: str, content: bytes) -> bool:
+    if kind == "offset_index":
+        return (info.offset_index_bytes, info.offset_index_crc) == (len(content), checkpoints.checksum(content))
+    return (info.time_index_bytes, info.time_index_crc) == (len(content), checkpoints.checksum(content))
