@@ -19,11 +19,17 @@ nothing is flying and nothing in doubt, `needs_epoch` turns true; `new_producer`
 Memory. An open batch reserves the bytes it may grow to, a sealed one what it holds; the sum stays below `buffer_bytes`.
 Where many partitions are written, batches get smaller so that half the memory holds one open batch each.
 
-Times are monotonic milliseconds, given by the caller; the caller also holds the lock.
+The hot path takes no lock. A partition's open batch lies in its `slot`, a list of at most one, and whoever wants to append
+to it or seal it pops it first: `list.pop` is atomic, so it has one owner at a time. An empty slot means "go the slow way":
+there is no open batch, or another thread has it for a microsecond. Everything else needs the caller's lock.
+
+Times are monotonic milliseconds, given by the caller.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from enum import Enum
+from typing import NamedTuple
 
 from logsvc_client.partitioner import next_sticky, partition_for
 from logsvc_client.records import RecordMetadata
@@ -40,12 +46,21 @@ BATCH_BYTES_MIN = 16_384  # how small a batch's limit may become when many parti
 REQUEST_BYTES_MAX = 1 << 20  # a request takes batches of several partitions up to this
 REQUEST_BATCHES_MAX = 256
 RECORD_OVERHEAD_BYTES = 128  # more than the header of a batch and of one record need
+BUSY_RETRY_MS = 1
 RETRY_BACKOFF_MIN_MS = 20
 RETRY_BACKOFF_MAX_MS = 1_000
 RESTARTS_MAX = 3  # times a batch may be numbered anew before its refusal is final
 NEVER_MS = 1 << 62
 
 OnDelivery = Callable[[RecordMetadata | None, LogsvcError | None], None]
+
+
+class Wait(Enum):
+    """Why a record cannot be added now."""
+
+    TOPIC = "the topic's partitions are not known"
+    ROOM = "the memory is full"
+    BUSY = "another thread has the batch at this moment"
 
 
 class ProducerBatch:
@@ -110,18 +125,30 @@ class ProducerBatch:
 
 
 def _closed(offset: int, timestamp: int, key: bytes | None, value: bytes | None, headers: list[Header]) -> None:
-    raise AssertionError("a sealed batch takes no records")
+    """What a sealed batch answers to a record: full."""
+
+
+def _append(batch: ProducerBatch, record: "NewRecord") -> bool:
+    """Add a record to a batch one owns; False when it is full."""
+    index = batch.count
+    if batch.append(index, record.timestamp_ms, record.key, record.value, record.headers) is None:
+        return False
+    batch.count = index + 1
+    if record.on_delivery is not None:
+        batch.callbacks.append((index, record.timestamp_ms, record.on_delivery))
+    return True
 
 
 class PartitionQueue:
     """The batches of one partition."""
 
-    __slots__ = ("flying", "next_order", "next_sequence", "open", "partition", "retry_at_ms", "sealed", "topic")
+    __slots__ = ("flying", "next_order", "next_sequence", "open", "partition", "retry_at_ms", "sealed", "slot", "topic")
 
     def __init__(self, topic: str, partition: int) -> None:
         self.topic = topic
         self.partition = partition
         self.open: ProducerBatch | None = None
+        self.slot: list[ProducerBatch] = []  # holds `open` while nobody works on it
         self.sealed: deque[ProducerBatch] = deque()
         self.flying: list[ProducerBatch] = []
         self.next_order = 0
@@ -137,7 +164,7 @@ class PartitionQueue:
 
 
 class TopicQueues:
-    """A topic's partitions, and the one that records without a key stick to."""
+    """A topic's partitions, the one that records without a key stick to, and the largest batch it takes."""
 
     __slots__ = ("batch_bytes_max", "queues", "sticky")
 
@@ -145,6 +172,24 @@ class TopicQueues:
         self.queues = queues
         self.batch_bytes_max = batch_bytes_max
         self.sticky = sticky
+
+
+class NewRecord(NamedTuple):
+    """A record on its way into a batch."""
+
+    topic: str
+    value: bytes | None
+    key: bytes | None
+    headers: list[Header]
+    partition: int | None
+    timestamp_ms: int
+    on_delivery: OnDelivery | None
+
+    @property
+    def size_bytes(self) -> int:
+        """An upper bound of what it takes in a batch of its own."""
+        headers_bytes = sum(16 + 4 * len(name) + len(text or b"") for name, text in self.headers)
+        return RECORD_OVERHEAD_BYTES + len(self.value or b"") + len(self.key or b"") + headers_bytes
 
 
 class Accumulator:
@@ -173,10 +218,12 @@ class Accumulator:
         self._record_bytes_max = min(record_bytes_max, buffer_bytes)
         self._choose = choose
         self._topics: dict[str, TopicQueues] = {}
+        self.sticky_slots: dict[str, list[ProducerBatch]] = {}  # by topic: where a record without a key goes
         self._queues: dict[tuple[str, int], PartitionQueue] = {}
         self._lingering: deque[ProducerBatch] = deque()
         self._to_send: dict[PartitionQueue, None] = {}  # an ordered set: queues with something to send, now or soon
         self.expiry_ms = NEVER_MS  # no batch expires earlier
+        self._busy = False  # a batch to be sealed was in a user's hands: look again soon
         self._pressed = False  # somebody waits for memory: no batch lingers
         self.free_bytes = buffer_bytes
         self.producer_id = -1
@@ -185,98 +232,79 @@ class Accumulator:
 
     # What the user's threads call
 
-    def append(
-        self,
-        topic: str,
-        value: bytes | None,
-        key: bytes | None,
-        headers: list[Header],
-        partition: int | None,
-        timestamp_ms: int,
-    ) -> ProducerBatch | None:
-        """Add a record to an open batch: it is the last one of the batch returned. None when `open_batch` is needed."""
-        queues = self._topics.get(topic)
-        if queues is None:
-            return None
-        if partition is not None:
-            queue = self._explicit(queues, partition, topic)
-        elif key is None:
-            queue = queues.sticky
-        else:
-            queue = queues.queues[partition_for(key, len(queues.queues))]
-        batch = queue.open
-        if batch is None or batch.append(batch.count, timestamp_ms, key, value, headers) is None:
-            return None
-        batch.count += 1
-        return batch
+    def slot(self, topic: str, key: bytes | None, partition: int | None) -> list[ProducerBatch]:
+        """Where the open batch for such a record lies. Raises KeyError for a topic not known, or UnknownPartition.
 
-    def open_batch(
-        self,
-        topic: str,
-        value: bytes | None,
-        key: bytes | None,
-        headers: list[Header],
-        partition: int | None,
-        timestamp_ms: int,
-        now_ms: int,
-    ) -> ProducerBatch | None:
-        """Add a record where `append` could not: seal the full batch, open another. None when memory is short.
-
-        The topic must be known. Raises RecordTooLarge for a record that fits no request or not the producer's memory.
+        Needs no lock. Whoever pops the batch puts it back, or seals it; records without key and partition find their slot
+        in `sticky_slots` without this call.
         """
-        queues = self._topics[topic]
-        sticky = partition is None and key is None
-        if sticky:
-            self._seal_open(queues.sticky)
-            at = next_sticky(queues.sticky.partition, len(queues.queues), self._choose())
-            queues.sticky = queues.queues[at]
-        batch = self.append(topic, value, key, headers, partition, timestamp_ms)
-        if batch is not None:
-            return batch  # Another thread opened it, or the partition stuck to now had one.
-        if sticky:
-            queue = queues.sticky
-        elif partition is not None:
-            queue = queues.queues[partition]
-        else:
-            assert key is not None
-            queue = queues.queues[partition_for(key, len(queues.queues))]
-        self._seal_open(queue)
-        return self._open(queues, queue, value, key, headers, timestamp_ms, now_ms)
+        return self._queue(self._topics[topic], topic, key, partition).slot
 
-    def _explicit(self, queues: TopicQueues, partition: int, topic: str) -> PartitionQueue:
-        if not 0 <= partition < len(queues.queues):
-            raise UnknownPartition(f"topic {topic!r} has partitions 0 to {len(queues.queues) - 1}, not {partition}")
-        return queues.queues[partition]
+    def _queue(self, topic: TopicQueues, name: str, key: bytes | None, partition: int | None) -> PartitionQueue:
+        if partition is None:
+            return topic.sticky if key is None else topic.queues[partition_for(key, len(topic.queues))]
+        if not 0 <= partition < len(topic.queues):
+            raise UnknownPartition(f"topic {name!r} has partitions 0 to {len(topic.queues) - 1}, not {partition}")
+        return topic.queues[partition]
 
-    def _open(
-        self,
-        queues: TopicQueues,
-        queue: PartitionQueue,
-        value: bytes | None,
-        key: bytes | None,
-        headers: list[Header],
-        timestamp_ms: int,
-        now_ms: int,
-    ) -> ProducerBatch | None:
-        record_bytes = RECORD_OVERHEAD_BYTES + len(value or b"") + len(key or b"")
-        record_bytes += sum(16 + 4 * len(name) + len(text or b"") for name, text in headers)
+    def add(self, record: NewRecord, now_ms: int) -> ProducerBatch | Wait:
+        """Add a record the slow way: to the open batch if it has room after all, else seal that and open another.
+
+        The record is the last one of the batch returned, until somebody else appends. Raises UnknownPartition, or
+        RecordTooLarge for a record that fits no request or not the producer's memory.
+        """
+        topic = self._topics.get(record.topic)
+        if topic is None:
+            return Wait.TOPIC
+        sticky = record.partition is None and record.key is None
+        queue = self._queue(topic, record.topic, record.key, record.partition)
+        for _ in range(2):
+            if queue.open is not None:
+                batch = self._claim(queue)
+                if batch is None:
+                    return Wait.BUSY
+                try:
+                    fits = _append(batch, record)
+                finally:
+                    queue.slot.append(batch)
+                if fits:
+                    return batch
+                self._seal_open(queue)
+            if not sticky:
+                break
+            # A new batch is due: records without a key move on to another partition, which may have an open one.
+            sticky = False
+            at = next_sticky(queue.partition, len(topic.queues), self._choose())
+            queue = topic.sticky = topic.queues[at]
+            self.sticky_slots[record.topic] = queue.slot
+        return self._open(topic, queue, record, now_ms)
+
+    def _open(self, topic: TopicQueues, queue: PartitionQueue, record: NewRecord, now_ms: int) -> ProducerBatch | Wait:
+        record_bytes = record.size_bytes
         if record_bytes > self._record_bytes_max:
             raise RecordTooLarge(f"a record of {record_bytes} bytes; this producer sends at most {self._record_bytes_max}")
         share = max(BATCH_BYTES_MIN, self._buffer_bytes // (2 * len(self._queues)))
-        limit = min(self._batch_bytes, queues.batch_bytes_max, share)
+        limit = min(self._batch_bytes, topic.batch_bytes_max, share)
         reserved_bytes = max(limit, record_bytes)
         if reserved_bytes > self.free_bytes:
             self._pressed = True
-            return None
+            return Wait.ROOM
         deliver_by_ms = now_ms + self._delivery_timeout_ms
         batch = ProducerBatch(queue, builder(self._codec, limit), reserved_bytes, now_ms + self._linger_ms, deliver_by_ms)
-        batch.append(0, timestamp_ms, key, value, headers)  # The first record always fits; a wrong type raises here.
-        batch.count = 1
+        _append(batch, record)  # The first record always fits; a wrong type raises here, and nothing has happened.
         self.free_bytes -= reserved_bytes
         queue.open = batch
+        queue.slot.append(batch)
         self._lingering.append(batch)
         self.expiry_ms = min(self.expiry_ms, deliver_by_ms)
         return batch
+
+    def _claim(self, queue: PartitionQueue) -> ProducerBatch | None:
+        """Take the open batch out of its slot; None when another thread has it."""
+        try:
+            return queue.slot.pop()
+        except IndexError:
+            return None
 
     def expedite(self, batch: ProducerBatch) -> None:
         """Somebody waits for this batch: it lingers no more."""
@@ -305,15 +333,18 @@ class Accumulator:
         known = self._topics.get(topic)
         sticky = known.sticky if known is not None and known.sticky in queues else queues[self._choose() % partition_count]
         self._topics[topic] = TopicQueues(queues, batch_bytes_max, sticky)
+        self.sticky_slots[topic] = sticky.slot
 
     def forget_topic(self, topic: str) -> None:
         """The next record for it needs `set_topic` first. What is on its way goes on."""
         self._topics.pop(topic, None)
+        self.sticky_slots.pop(topic, None)
 
     # What the I/O thread calls
 
     def drain(self, now_ms: int) -> list[list[ProducerBatch]]:
         """The requests to send now: each a list of batches of different partitions. They are flying from now on."""
+        self._busy = False
         self._end_lingering(now_ms)
         requests: list[list[ProducerBatch]] = []
         while True:
@@ -349,8 +380,9 @@ class Accumulator:
             return None
         if self._idempotent and (self.producer_id < 0 or self._restart_wanted):
             return self._next_doubtful(queue)
-        if not queue.sealed:
-            self._seal_open(queue)
+        if not queue.sealed and not self._seal_open(queue):
+            self._busy = True
+            return None
         batch = queue.sealed.popleft()
         if self._idempotent and batch.sequence < 0:
             batch.sequence = queue.next_sequence
@@ -369,10 +401,11 @@ class Accumulator:
         queue.flying.append(batch)
         return batch
 
-    def _seal_open(self, queue: PartitionQueue) -> None:
-        batch = queue.open
+    def _seal_open(self, queue: PartitionQueue) -> bool:
+        """Close the open batch; False when another thread has it at this moment."""
+        batch = self._claim(queue)
         if batch is None:
-            return
+            return False
         assert batch.builder is not None
         queue.open = None
         batch.order = queue.next_order
@@ -382,6 +415,7 @@ class Accumulator:
         self.free_bytes += batch.reserved_bytes - size_bytes
         batch.reserved_bytes = size_bytes
         self._to_send[queue] = None
+        return True
 
     def acked(self, batch: ProducerBatch, base_offset: int) -> bool:
         """The broker has the batch. Returns True when that ended it, False when it had been given up before."""
@@ -435,6 +469,9 @@ class Accumulator:
             if batch.deliver_by_ms > now_ms:
                 self.expiry_ms = min(self.expiry_ms, batch.deliver_by_ms)
                 continue
+            if batch.order < 0 and self._claim(batch.queue) is None:
+                self.expiry_ms = now_ms + BUSY_RETRY_MS
+                continue
             tried = f"sent {batch.tries} times, not acknowledged" if batch.tries else "never sent"
             why = f"{batch.count} records for {batch.queue.topic}-{batch.queue.partition} {tried}"
             self._give_up(batch, DeliveryTimeout(f"{why} within {self._delivery_timeout_ms} ms"))
@@ -445,6 +482,8 @@ class Accumulator:
         """End everything; returns what was ended."""
         batches = self.unfinished()
         for batch in batches:
+            if batch.order < 0:
+                self._claim(batch.queue)
             self._give_up(batch, error)
         return batches
 
@@ -495,7 +534,7 @@ class Accumulator:
 
     def next_due_ms(self, now_ms: int) -> int:
         """When `drain` or `expire` will have something to do, if nothing else happens."""
-        due_ms = self.expiry_ms
+        due_ms = now_ms + BUSY_RETRY_MS if self._busy else self.expiry_ms
         if self._lingering:
             due_ms = min(due_ms, self._lingering[0].due_ms)
         for queue in self._to_send:

@@ -231,6 +231,6 @@ def _signals(stop: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in taken.items():
-            loop.remove_signal_handler(number)
-            signal.signal(number, handler)  # type: ignore[arg-type]
+        for taken_number, handler in taken.items():
+            loop.remove_signal_handler(taken_number)
+            signal.signal(taken_number, handler)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import msgspec
 
-from logsvc_client.accumulator import Accumulator, OnDelivery, ProducerBatch
+from logsvc_client.accumulator import Accumulator, NewRecord, OnDelivery, ProducerBatch, Wait
 from logsvc_client.records import Headers, RecordMetadata, header_list
 from logsvc_client.sender import Sender, metadata_of
 from logsvc_client.transport import DEFAULT_REQUEST_TIMEOUT_MS, DEFAULT_SERVER, Transport, monotonic_ms
@@ -103,7 +103,7 @@ class _Core:
         *,
         client_id: str = "",
         linger_ms: int = 5,
-        batch_bytes: int = 262_144,
+        batch_bytes: int = 524_288,
         compression: str = "none",
         buffer_bytes: int = 64 << 20,
         max_block_ms: int = 60_000,
@@ -133,29 +133,15 @@ class _Core:
         self._sender = Sender(self._transport, self._accumulator, batch_bytes)
         self._max_block_ms = max_block_ms
         self._lock = self._sender.lock
-        self._append = self._accumulator.append
+        self._slot = self._accumulator.slot
+        self._sticky_slots = self._accumulator.sticky_slots
         self._transport.start(self._sender)
 
-    def _add(
-        self,
-        topic: str,
-        value: bytes | None,
-        key: bytes | None,
-        headers: list[Header],
-        partition: int | None,
-        timestamp_ms: int,
-        on_delivery: OnDelivery | None,
-    ) -> Delivery | None:
-        """Add a record wherever there is room. None when memory is short. The topic must be known. Needs the lock."""
-        batch = self._append(topic, value, key, headers, partition, timestamp_ms)
-        if batch is None:
-            batch = self._accumulator.open_batch(topic, value, key, headers, partition, timestamp_ms, monotonic_ms())
-            self._transport.wake()
-            if batch is None:
-                return None
-        if on_delivery is not None:
-            batch.callbacks.append((batch.count - 1, timestamp_ms, on_delivery))
-        return Delivery(batch, batch.count - 1, timestamp_ms, self._sender)
+    def _add(self, record: NewRecord) -> Delivery | Wait:
+        """Add a record the slow way. Needs the lock."""
+        batch = self._accumulator.add(record, monotonic_ms())
+        self._transport.wake()
+        return batch if isinstance(batch, Wait) else Delivery(batch, batch.count - 1, record.timestamp_ms, self._sender)
 
     def _check_open(self) -> None:
         if self._sender.closed:
@@ -206,40 +192,40 @@ class Producer(_Core):
         if timestamp_ms is None:
             timestamp_ms = _time_ns() // 1_000_000
         headers_list = _NO_HEADERS if headers is None else header_list(headers)
-        with self._lock:
-            batch = self._append(topic, value, key, headers_list, partition, timestamp_ms)
-            if batch is not None:
-                index = batch.count - 1
+        try:
+            slot = self._sticky_slots[topic] if key is None and partition is None else self._slot(topic, key, partition)
+            batch = slot.pop()
+        except (KeyError, IndexError):
+            return self._send_slowly(NewRecord(topic, value, key, headers_list, partition, timestamp_ms, on_delivery))
+        try:
+            index = batch.count
+            if batch.append(index, timestamp_ms, key, value, headers_list) is not None:
+                batch.count = index + 1
                 if on_delivery is not None:
                     batch.callbacks.append((index, timestamp_ms, on_delivery))
                 return Delivery(batch, index, timestamp_ms, self._sender)
-        return self._send_slowly(topic, value, key, headers_list, partition, timestamp_ms, on_delivery)
+        finally:
+            slot.append(batch)
+        return self._send_slowly(NewRecord(topic, value, key, headers_list, partition, timestamp_ms, on_delivery))
 
-    def _send_slowly(
-        self,
-        topic: str,
-        value: bytes | None,
-        key: bytes | None,
-        headers: list[Header],
-        partition: int | None,
-        timestamp_ms: int,
-        on_delivery: OnDelivery | None,
-    ) -> Delivery:
+    def _send_slowly(self, record: NewRecord) -> Delivery:
+        """Open a batch, and wait for what it takes: to learn of the topic, for memory, for another thread."""
         deadline_ms = monotonic_ms() + self._max_block_ms
         while True:
             left_ms = max(0, deadline_ms - monotonic_ms())
-            if not self._accumulator.knows(topic):
-                self._sender.learn(topic, left_ms).result()
             room = threading.Event()
             with self._lock:
                 self._check_open()
-                if not self._accumulator.knows(topic):
-                    continue
-                delivery = self._add(topic, value, key, headers, partition, timestamp_ms, on_delivery)
-                if delivery is not None:
-                    return delivery
-                self._sender.wait_room(room.set)
-            if not room.wait(left_ms / 1_000):
+                delivery = self._add(record)
+                if delivery is Wait.ROOM:
+                    self._sender.wait_room(room.set)
+            if isinstance(delivery, Delivery):
+                return delivery
+            if delivery is Wait.TOPIC:
+                self._sender.learn(record.topic, left_ms).result()
+            elif delivery is Wait.BUSY:
+                time.sleep(0)  # The other thread has the batch for a few bytecodes; it needs the interpreter to go on.
+            elif not room.wait(left_ms / 1_000):
                 raise self._exhausted()
 
     def flush(self, timeout: float | None = None) -> None:
@@ -292,25 +278,27 @@ class AsyncProducer(_Core):
         if timestamp_ms is None:
             timestamp_ms = _time_ns() // 1_000_000
         headers_list = _NO_HEADERS if headers is None else header_list(headers)
+        record = NewRecord(topic, value, key, headers_list, partition, timestamp_ms, on_delivery)
         deadline_ms = monotonic_ms() + self._max_block_ms
         while True:
+            room, tell = _loop_waiter()
             with self._lock:
                 self._check_open()
-                known = self._accumulator.knows(topic)
-                if known:
-                    delivery = self._add(topic, value, key, headers_list, partition, timestamp_ms, on_delivery)
-                    if delivery is not None:
-                        return AsyncDelivery(delivery)
-                    waiter, tell = _loop_waiter()
+                delivery = self._add(record)
+                if delivery is Wait.ROOM:
                     self._sender.wait_room(tell)
+            if isinstance(delivery, Delivery):
+                return AsyncDelivery(delivery)
             left_ms = max(0, deadline_ms - monotonic_ms())
-            if not known:
+            if delivery is Wait.TOPIC:
                 await asyncio.wrap_future(self._sender.learn(topic, left_ms))
-                continue
-            try:
-                await asyncio.wait_for(waiter, left_ms / 1_000)
-            except TimeoutError:
-                raise self._exhausted() from None
+            elif delivery is Wait.BUSY:
+                await asyncio.sleep(0)
+            else:
+                try:
+                    await asyncio.wait_for(room, left_ms / 1_000)
+                except TimeoutError:
+                    raise self._exhausted() from None
 
     async def flush(self) -> None:
         """As `Producer.flush`; bound it with `asyncio.timeout`."""
