@@ -9,6 +9,9 @@ Results inside an answer carry `error_code` (0 = fine) and `error_message`, beca
 from typing import NamedTuple
 
 from logsvc_common.messages.base import (
+    ENTRIES_MAX,
+    FAILURES_MAX,
+    SETTINGS_MAX,
     Api,
     Int64,
     Message,
@@ -82,10 +85,13 @@ from logsvc_common.messages.topics import (
 __all__ = [
     "APIS",
     "EARLIEST",
+    "ENTRIES_MAX",
+    "FAILURES_MAX",
     "JOIN_EPOCH",
     "LATEST",
     "LEAVE_EPOCH",
     "NO_MEMBER_EPOCH",
+    "SETTINGS_MAX",
     "AlterTopic",
     "Api",
     "ApiEntry",

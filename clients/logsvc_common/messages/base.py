@@ -1,12 +1,22 @@
 """What every message is built from: the list of apis and the base structs."""
 
 from enum import IntEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, TypeVar
 
 import msgspec
 
 # Numbers are signed and fit 64 bits, as they do in the log: msgpack alone would let 2**64 - 1 through.
 Int64 = Annotated[int, msgspec.Meta(le=(1 << 63) - 1)]
+
+ENTRIES_MAX = 10_000  # topics or partitions one request may name: as many as a broker has
+FAILURES_MAX = 200_000  # records one commit may report for a partition, of each kind
+SETTINGS_MAX = 100
+
+# Refused while decoding: a header frame could hold millions, and a broker would be busy with one of them for seconds.
+T = TypeVar("T")
+Entries = Annotated[list[T], msgspec.Meta(max_length=ENTRIES_MAX)]
+Failures = Annotated[list[T], msgspec.Meta(max_length=FAILURES_MAX)]
+Settings = Annotated[dict[str, T], msgspec.Meta(max_length=SETTINGS_MAX)]
 
 
 class Api(IntEnum):

@@ -2,13 +2,13 @@
 
 from typing import ClassVar
 
-from logsvc_common.messages.base import Api, Int64, Message, Request, Result
+from logsvc_common.messages.base import Api, Entries, Failures, Int64, Message, Request, Result
 from logsvc_common.retry import RetryPolicy
 
 
 class TopicPartitions(Message, frozen=True):
     topic: str
-    partitions: list[Int64]
+    partitions: Entries[Int64]
 
 
 JOIN_EPOCH = 0
@@ -30,10 +30,10 @@ class GroupHeartbeat(Request, frozen=True):
     member_epoch: Int64
     instance_id: str | None = None
     client_id: str = ""
-    topics: list[str] | None = None
+    topics: Entries[str] | None = None
     assignor: str | None = None
     session_timeout_ms: Int64 | None = None
-    owned: list[TopicPartitions] | None = None
+    owned: Entries[TopicPartitions] | None = None
 
 
 class GroupHeartbeatReply(Message, frozen=True):
@@ -72,9 +72,9 @@ class CommitPartition(Message, frozen=True):
     topic: str
     partition: Int64
     offset: Int64 = -1
-    failed: list[Failure] = []
-    parked: list[Parked] = []
-    done: list[Int64] = []
+    failed: Failures[Failure] = []
+    parked: Failures[Parked] = []
+    done: Failures[Int64] = []
 
 
 class Commit(Request, frozen=True):
@@ -85,7 +85,7 @@ class Commit(Request, frozen=True):
     group: str
     member_id: str
     member_epoch: Int64
-    partitions: list[CommitPartition]
+    partitions: Entries[CommitPartition]
     retry: RetryPolicy | None = None
 
 
@@ -125,7 +125,7 @@ class FetchOffsets(Request, frozen=True):
 
     API: ClassVar[Api] = Api.FETCH_OFFSETS
     group: str
-    partitions: list[FetchOffsetsPartition] | None = None
+    partitions: Entries[FetchOffsetsPartition] | None = None
 
 
 class Outstanding(Message, frozen=True):
@@ -163,7 +163,7 @@ class FetchRetries(Request, frozen=True):
     group: str
     member_id: str
     member_epoch: Int64
-    partitions: list[FetchOffsetsPartition]
+    partitions: Entries[FetchOffsetsPartition]
     max_wait_ms: Int64 = 500
     max_records: Int64 = 500
     poll: Int64 = 0

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from logsvc_common.messages.base import Api, Int64, Message, Request, Result
+from logsvc_common.messages.base import Api, Entries, Int64, Message, Request, Result
 
 
 class InitProducerId(Request, frozen=True):
@@ -30,7 +30,7 @@ class Produce(Request, frozen=True):
     """
 
     API: ClassVar[Api] = Api.PRODUCE
-    partitions: list[ProducePartition]
+    partitions: Entries[ProducePartition]
 
 
 class ProduceResult(Result, frozen=True, kw_only=True):
@@ -60,7 +60,7 @@ class Fetch(Request, frozen=True):
     """
 
     API: ClassVar[Api] = Api.FETCH
-    partitions: list[FetchPartition]
+    partitions: Entries[FetchPartition]
     max_wait_ms: Int64 = 500
     min_bytes: Int64 = 1
     max_bytes: Int64 = 16 << 20
@@ -96,7 +96,7 @@ class ListOffsetsPartition(Message, frozen=True):
 
 class ListOffsets(Request, frozen=True):
     API: ClassVar[Api] = Api.LIST_OFFSETS
-    partitions: list[ListOffsetsPartition]
+    partitions: Entries[ListOffsetsPartition]
 
 
 class ListOffsetsResult(Result, frozen=True, kw_only=True):

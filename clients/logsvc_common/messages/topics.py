@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from logsvc_common.messages.base import Api, Int64, Message, Request, Result
+from logsvc_common.messages.base import Api, Entries, Int64, Message, Request, Result, Settings
 
 
 class Hello(Request, frozen=True):
@@ -26,7 +26,7 @@ class Metadata(Request, frozen=True):
     """Describe the topics named, or all when `topics` is None; with `partitions`, each partition's offsets and size too."""
 
     API: ClassVar[Api] = Api.METADATA
-    topics: list[str] | None = None
+    topics: Entries[str] | None = None
     partitions: bool = False
 
 
@@ -60,7 +60,7 @@ class CreateTopic(Request, frozen=True):
     API: ClassVar[Api] = Api.CREATE_TOPIC
     topic: str
     partitions: Int64 = 1
-    config: dict[str, str] = {}
+    config: Settings[str] = {}
 
 
 class AlterTopic(Request, frozen=True):
@@ -69,7 +69,7 @@ class AlterTopic(Request, frozen=True):
     API: ClassVar[Api] = Api.ALTER_TOPIC
     topic: str
     partitions: Int64 | None = None
-    config: dict[str, str | None] = {}
+    config: Settings[str | None] = {}
 
 
 class DeleteTopic(Request, frozen=True):

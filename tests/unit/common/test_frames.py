@@ -16,7 +16,35 @@ from logsvc_common.frames import (
     encode_request,
     encode_response,
 )
-from logsvc_common.messages import Api, Commit, DeleteTopic, Fetch, FetchPartition, HelloReply, TopicReply, TrimTopicReply
+from logsvc_common.messages import (
+    ENTRIES_MAX,
+    FAILURES_MAX,
+    SETTINGS_MAX,
+    AlterTopic,
+    Api,
+    Commit,
+    CommitPartition,
+    CreateTopic,
+    DeleteTopic,
+    Failure,
+    Fetch,
+    FetchOffsets,
+    FetchOffsetsPartition,
+    FetchPartition,
+    FetchRetries,
+    GroupHeartbeat,
+    HelloReply,
+    ListOffsets,
+    ListOffsetsPartition,
+    Metadata,
+    Parked,
+    Produce,
+    ProducePartition,
+    Request,
+    TopicPartitions,
+    TopicReply,
+    TrimTopicReply,
+)
 
 pack = msgspec.msgpack.encode
 
@@ -165,3 +193,30 @@ def test_an_answer_comes_back_with_its_payload() -> None:
 
 def test_every_api_has_a_decoder() -> None:
     assert set(frames_module._request_bodies) == set(Api)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        Metadata(["t"] * (ENTRIES_MAX + 1)),
+        CreateTopic("t", 1, {str(i): "" for i in range(SETTINGS_MAX + 1)}),
+        AlterTopic("t", 1, {str(i): None for i in range(SETTINGS_MAX + 1)}),
+        Produce([ProducePartition("t", 0)] * (ENTRIES_MAX + 1)),
+        Fetch([FetchPartition("t", 0, 0)] * (ENTRIES_MAX + 1)),
+        ListOffsets([ListOffsetsPartition("t", 0, 0)] * (ENTRIES_MAX + 1)),
+        GroupHeartbeat("g", "id", 0, topics=["t"] * (ENTRIES_MAX + 1)),
+        GroupHeartbeat("g", "id", 0, owned=[TopicPartitions("t", [])] * (ENTRIES_MAX + 1)),
+        GroupHeartbeat("g", "id", 0, owned=[TopicPartitions("t", [0] * (ENTRIES_MAX + 1))]),
+        Commit("g", "id", 0, [CommitPartition("t", 0)] * (ENTRIES_MAX + 1)),
+        Commit("g", "id", 0, [CommitPartition("t", 0, done=[0] * (FAILURES_MAX + 1))]),
+        Commit("g", "id", 0, [CommitPartition("t", 0, parked=[Parked(0, 0)] * (FAILURES_MAX + 1))]),
+        Commit("g", "id", 0, [CommitPartition("t", 0, failed=[Failure(0, "")] * (FAILURES_MAX + 1))]),
+        FetchOffsets("g", [FetchOffsetsPartition("t", 0)] * (ENTRIES_MAX + 1)),
+        FetchRetries("g", "id", 0, [FetchOffsetsPartition("t", 0)] * (ENTRIES_MAX + 1)),
+    ],
+    ids=lambda body: type(body).__name__,
+)
+def test_a_list_beyond_its_limit_is_refused_before_anyone_walks_it(body: Request) -> None:
+    cause, correlation_id = refusal(bytes(encode_request(99, body)[0]))
+    assert isinstance(cause, InvalidRequest)
+    assert correlation_id == 99

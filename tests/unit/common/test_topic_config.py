@@ -12,8 +12,8 @@ def test_every_setting_survives_the_way_to_text_and_back() -> None:
     assert text["max.message.bytes"] == str(4 << 20)
     assert text["flush"] == "always"
     assert TopicConfig.from_mapping(text) == default
-    changed = TopicConfig.from_mapping({"segment.bytes": "4096", "retention.ms": "-1", "cleanup.policy": "compact,delete"})
-    assert (changed.segment_bytes, changed.retention_ms, changed.cleanup_policy) == (4_096, -1, "compact,delete")
+    changed = TopicConfig.from_mapping({"segment.bytes": "4096", "retention.ms": "-1", "flush": "os"})
+    assert (changed.segment_bytes, changed.retention_ms, changed.flush) == (4_096, -1, "os")
     assert TopicConfig.from_mapping(changed.to_mapping()) == changed
 
 
