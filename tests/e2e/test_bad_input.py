@@ -5,6 +5,7 @@ One `logsvc serve` for the module; the requests are made by hand, since the clie
 
 import random
 import struct
+import time
 from collections.abc import Iterator
 
 import msgspec
@@ -321,6 +322,28 @@ def test_deeply_nested_and_hugely_counted_bodies(peer: RawPeer) -> None:
     ):
         peer.send_frames([b"\x94" + bytes([m.Api.METADATA]) + b"\x01\x07" + body])
     assert {type(error) for error in answers(peer, 5)} == {InvalidRequest}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        m.Metadata(["orders"] * 1_000_000, True),
+        m.ListOffsets([m.ListOffsetsPartition("orders", 0, 0)] * 500_000),
+        m.FetchOffsets("billing", [m.FetchOffsetsPartition("orders", 0)] * 500_000),
+        m.Commit("loners", "", m.NO_MEMBER_EPOCH, [m.CommitPartition("orders", 0, 0)] * 500_000),
+    ],
+    ids=lambda body: type(body).__name__,
+)
+def test_a_request_that_names_a_million_things_does_not_keep_others_waiting(
+    peer: RawPeer, broker: BrokerProcess, body: m.Request
+) -> None:
+    with RawPeer(broker.server) as other:
+        other.hello()
+        peer.send(body)
+        started = time.monotonic()
+        other.hello()
+        assert time.monotonic() - started < 2
+    assert [type(error) for error in answers(peer, 1)] == [InvalidRequest]
 
 
 def test_a_message_over_the_frame_limit_ends_the_connection_and_nothing_else(peer: RawPeer) -> None:
