@@ -78,7 +78,8 @@ class SimulatedService:
         self.rng = Random(seed)
         self.disk = disk or SimulatedDisk()
         self.time = time or SimulatedTime()
-        self._answers: dict[int, DecodedResponse] = {}
+        self.disk.now_ms = self.time.now_ms
+        self.answers: dict[int, DecodedResponse] = {}
         self._correlation_id = 0
         settings = ServerSettings(http_port=-1, disk_reserve_bytes=0)
         self.logs = LogDirectory.open(self.disk, "/data", now_ms=self.time.wall_ms())
@@ -99,8 +100,8 @@ class SimulatedService:
 
     def _take(self, _peer: bytes, frames: list[Buffer]) -> None:
         response = decode_response(frames)
-        assert response.correlation_id not in self._answers, "one request, two answers"
-        self._answers[response.correlation_id] = response
+        assert response.correlation_id not in self.answers, "one request, two answers"
+        self.answers[response.correlation_id] = response
 
     def send(self, body: Request, payload: Sequence[Buffer] = ()) -> int:
         self._correlation_id += 1
@@ -110,8 +111,8 @@ class SimulatedService:
     def ask(self, body: Request, payload: Sequence[Buffer] = ()) -> tuple[Message, Sequence[Buffer]]:
         """Send, and run until the answer is there. Raises the broker's error."""
         correlation_id = self.send(body, payload)
-        self.time.run(lambda: correlation_id in self._answers)
-        response = self._answers.pop(correlation_id)
+        self.time.run(lambda: correlation_id in self.answers)
+        response = self.answers.pop(correlation_id)
         return decode_body(response, APIS[body.API].response), response.payload
 
     def kill(self) -> "SimulatedService":
