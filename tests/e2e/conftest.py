@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from logsvc.testing import BrokerProcess, broker_process
-from tests.e2e.cli_runner import Logsvc
+from tests.e2e.cli_runner import InProcess, Logsvc
 
 
 @pytest.fixture(scope="module")
@@ -14,6 +14,13 @@ def broker() -> Iterator[BrokerProcess]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def logsvc(broker: BrokerProcess) -> Logsvc:
+@pytest.fixture
+def command(broker: BrokerProcess) -> Logsvc:
+    """`logsvc` as a process."""
     return Logsvc(broker.server)
+
+
+@pytest.fixture
+def logsvc(broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> InProcess:
+    """`logsvc` inside this process: quicker, for the many cases."""
+    return InProcess(broker.server, monkeypatch, capfdbinary)

@@ -2,10 +2,11 @@
 
 import pytest
 
-from tests.e2e.cli_runner import Logsvc
+from tests.e2e.cli_runner import Logsvc, Runner
 
 
-def test_a_topic_is_made_listed_described_changed_and_deleted(logsvc: Logsvc) -> None:
+def test_a_topic_is_made_listed_described_changed_and_deleted(command: Logsvc) -> None:
+    logsvc = command
     made = logsvc.json("topic", "create", "orders", "--partitions", "3", "-c", "retention.ms=60000")
     assert (made["topic"], made["partition_count"], made["config"]["retention.ms"]) == ("orders", 3, "60000")
 
@@ -23,20 +24,20 @@ def test_a_topic_is_made_listed_described_changed_and_deleted(logsvc: Logsvc) ->
     assert logsvc("topic", "describe", "orders").code == 4
 
 
-def test_what_is_said_to_people_is_not_among_the_data(logsvc: Logsvc) -> None:
+def test_what_is_said_to_people_is_not_among_the_data(logsvc: Runner) -> None:
     outcome = logsvc("topic", "create", "quiet")
     assert (outcome.code, outcome.out) == (0, b"")
     assert "quiet" in outcome.err
 
 
-def test_a_pipe_gets_tab_separated_columns(logsvc: Logsvc) -> None:
+def test_a_pipe_gets_tab_separated_columns(logsvc: Runner) -> None:
     logsvc("topic", "create", "columns", "--partitions", "2")
     lines = logsvc("topic", "list").out.decode().splitlines()
     assert lines[0].split("\t") == ["TOPIC", "PARTITIONS", "RECORDS", "SIZE"]
     assert ["columns", "2", "0", "0 B"] in [line.split("\t") for line in lines]
 
 
-def test_a_topic_that_exists_is_an_error_unless_that_is_fine(logsvc: Logsvc) -> None:
+def test_a_topic_that_exists_is_an_error_unless_that_is_fine(logsvc: Runner) -> None:
     logsvc("topic", "create", "twice", "--partitions", "2")
     again = logsvc("topic", "create", "twice")
     assert (again.code, again.out) == (1, b"")
@@ -45,7 +46,7 @@ def test_a_topic_that_exists_is_an_error_unless_that_is_fine(logsvc: Logsvc) -> 
 
 
 @pytest.mark.parametrize("name", ["../x", "", "x" * 250, "a\n", "a b", "."])
-def test_an_illegal_name_is_a_usage_error_that_says_why(logsvc: Logsvc, name: str) -> None:
+def test_an_illegal_name_is_a_usage_error_that_says_why(logsvc: Runner, name: str) -> None:
     outcome = logsvc("topic", "create", "--", name)
     assert outcome.code == 2
     assert "illegal topic name" in outcome.err
@@ -65,20 +66,20 @@ def test_an_illegal_name_is_a_usage_error_that_says_why(logsvc: Logsvc, name: st
         ("bogus",),
     ],
 )
-def test_what_cannot_be_meant_is_a_usage_error(logsvc: Logsvc, arguments: tuple[str, ...]) -> None:
+def test_what_cannot_be_meant_is_a_usage_error(logsvc: Runner, arguments: tuple[str, ...]) -> None:
     outcome = logsvc("topic", *arguments)
     assert (outcome.code, outcome.out) == (2, b"")
     assert outcome.err
     assert "Traceback" not in outcome.err
 
 
-def test_a_topic_cannot_shrink(logsvc: Logsvc) -> None:
+def test_a_topic_cannot_shrink(logsvc: Runner) -> None:
     logsvc("topic", "create", "grown", "--partitions", "3")
     assert logsvc("topic", "alter", "grown", "--partitions", "2").code == 2
     assert logsvc.json("topic", "describe", "grown")["partition_count"] == 3
 
 
-def test_trim_forgets_what_is_before(logsvc: Logsvc) -> None:
+def test_trim_forgets_what_is_before(logsvc: Runner) -> None:
     logsvc("topic", "create", "trimmed")
     logsvc("produce", "trimmed", input=b"".join(b"%d\n" % number for number in range(10)))
     assert logsvc.json("topic", "trim", "trimmed", "--offset", "4")["start_offsets"] == {"0": 4}
@@ -88,7 +89,7 @@ def test_trim_forgets_what_is_before(logsvc: Logsvc) -> None:
     assert logsvc("topic", "trim", "trimmed", "-o", "end", "--partition", "7").code == 4
 
 
-def test_the_broker_keeps_its_own_topics(logsvc: Logsvc) -> None:
+def test_the_broker_keeps_its_own_topics(logsvc: Runner) -> None:
     outcome = logsvc("topic", "delete", "__logsvc_groups")
     assert outcome.code == 1
     assert "Traceback" not in outcome.err
@@ -103,13 +104,13 @@ def test_the_broker_keeps_its_own_topics(logsvc: Logsvc) -> None:
         ("group", "describe", "nope"),
     ],
 )
-def test_what_does_not_exist_exits_with_4(logsvc: Logsvc, arguments: tuple[str, ...]) -> None:
+def test_what_does_not_exist_exits_with_4(logsvc: Runner, arguments: tuple[str, ...]) -> None:
     outcome = logsvc(*arguments)
     assert (outcome.code, outcome.out) == (4, b"")
     assert "nope" in outcome.err
 
 
-def test_groups_of_a_fresh_broker_are_an_empty_list(logsvc: Logsvc) -> None:
+def test_groups_of_a_fresh_broker_are_an_empty_list(logsvc: Runner) -> None:
     assert logsvc.json("group", "list") == []
 
 
