@@ -9,7 +9,8 @@ A partition has at most one open batch, that `append` fills; a queue of sealed o
 Order. Batches of a partition leave in the order they were sealed, and a batch that comes back goes in front of those
 behind it. With an idempotent producer (KIP-98) each carries a sequence, assigned when it first leaves; the broker refuses
 one that does not follow (OutOfOrderSequence), so a batch that overtakes a lost one is refused and sent again behind it,
-and one that arrives twice is appended once.
+and one that arrives twice is appended once. A broker takes any first sequence of a producer it does not know, so until a batch
+of the partition is acknowledged only one flies.
 
 Restart of sequences (KIP-360). A batch that took a sequence and is given up (delivery timeout, a refusal for good) leaves
 a gap that nothing may follow. Then the producer needs its next epoch: it stops sending, except the batches whose fate is
@@ -142,7 +143,18 @@ def _append(batch: ProducerBatch, record: "NewRecord") -> bool:
 class PartitionQueue:
     """The batches of one partition."""
 
-    __slots__ = ("flying", "next_order", "next_sequence", "open", "partition", "retry_at_ms", "sealed", "slot", "topic")
+    __slots__ = (
+        "confirmed",
+        "flying",
+        "next_order",
+        "next_sequence",
+        "open",
+        "partition",
+        "retry_at_ms",
+        "sealed",
+        "slot",
+        "topic",
+    )
 
     def __init__(self, topic: str, partition: int) -> None:
         self.topic = topic
@@ -153,6 +165,7 @@ class PartitionQueue:
         self.flying: list[ProducerBatch] = []
         self.next_order = 0
         self.next_sequence = 0
+        self.confirmed = False  # the broker knows this producer here, in this epoch
         self.retry_at_ms = 0
 
     def batches(self) -> Iterable[ProducerBatch]:
@@ -376,7 +389,8 @@ class Accumulator:
         if not queue.sealed and (queue.open is None or queue.open.due_ms > now_ms):
             del self._to_send[queue]
             return None
-        if len(queue.flying) >= self._max_in_flight or queue.retry_at_ms > now_ms:
+        flying_max = self._max_in_flight if queue.confirmed or not self._idempotent else 1
+        if len(queue.flying) >= flying_max or queue.retry_at_ms > now_ms:
             return None
         if self._idempotent and (self.producer_id < 0 or self._restart_wanted):
             return self._next_doubtful(queue)
@@ -421,6 +435,7 @@ class Accumulator:
         """The broker has the batch. Returns True when that ended it, False when it had been given up before."""
         batch.queue.flying.remove(batch)
         batch.queue.retry_at_ms = 0
+        batch.queue.confirmed = True
         return self._finish(batch, base_offset, None)
 
     def refused(self, batch: ProducerBatch, error: LogsvcError, now_ms: int) -> bool:
@@ -529,6 +544,7 @@ class Accumulator:
         self._restart_wanted = False
         for queue in self._queues.values():
             queue.next_sequence = 0
+            queue.confirmed = False
             for batch in queue.sealed:
                 batch.sequence = -1
 

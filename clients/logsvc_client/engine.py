@@ -22,7 +22,7 @@ from logsvc_client.progress import PartitionProgress
 from logsvc_client.records import Record, TopicPartition
 from logsvc_client.transport import IDLE_MS, Transport, monotonic_ms, unreachable
 from logsvc_common.batch import Buffer, check_crc, decode, split
-from logsvc_common.errors import Disconnected, GroupError, InvalidRequest, LogsvcError, from_wire
+from logsvc_common.errors import Disconnected, GroupError, InvalidRequest, LogsvcError, UnknownTopic, from_wire
 from logsvc_common.messages import (
     EARLIEST,
     LATEST,
@@ -480,7 +480,8 @@ class Engine:
             waiters, self._commit_waiters_under_way = self._commit_waiters_under_way, []
             if errors:
                 log.warning("group %s: a commit failed: %s", self.group, errors[0])
-                if not waiters:
+                # Partitions that went to others, or whose topic is gone, are nobody's error.
+                if not waiters and not isinstance(errors[0], GroupError | UnknownTopic):
                     self.error = errors[0]
         for waiter in waiters:
             if errors:
