@@ -177,7 +177,7 @@ class PartitionChecker:
                 except BadBatch as bad:
                     if position > good_from:
                         finding.pieces.append(Piece("keep", good_from, position))
-                    position = self._bad_batch(file, finding, bad, size, later)
+                    position = self._bad_batch(file, finding, bad, size, later, indexes)
                     continue
                 finding.pieces.append(Piece("keep", good_from, position))
             for kind, message in indexes.end(self._offset, size, self._infos.get(base) if later else None):
@@ -190,14 +190,18 @@ class PartitionChecker:
         self.report.records += header.record_count
         self._offset = header.next_offset
 
-    def _bad_batch(self, file: File, finding: SegmentFinding, bad: BadBatch, size: int, later: list[int]) -> int:
+    def _bad_batch(
+        self, file: File, finding: SegmentFinding, bad: BadBatch, size: int, later: list[int], indexes: "_IndexCheck"
+    ) -> int:
         """Note what is lost and where good batches go on; the position of the next one, `size` when there is none."""
         name = file_name(finding.base_offset)
         intact = self._only_stamp_is_wrong(file, bad.position, size)
         if intact is not None:
             finding.pieces.append(Piece("restamp", bad.position, bad.position + intact.size, offset=self._offset))
             self._fault(Fault("stamp", name, bad.position, bad.message))
-            self._count(intact._replace(base_offset=self._offset))
+            intact = intact._replace(base_offset=self._offset)
+            indexes.batch(bad.position, intact)
+            self._count(intact)
             return bad.position + intact.size
         found = batch_after(file, bad, size)
         end, following = (found[0], found[1].base_offset) if found else (size, self._offset)

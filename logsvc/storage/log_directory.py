@@ -17,10 +17,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from logsvc.config import TopicConfig
+from logsvc.storage import checkpoint as checkpoints
 from logsvc.storage.disk import Disk, File, make_folder
 from logsvc.storage.partition_log import PartitionLog
 from logsvc.storage.reserve import DiskReserve
-from logsvc.storage.segment import LOG_SUFFIX, SegmentCache
+from logsvc.storage.segment import LOG_SUFFIX, OFFSET_INDEX_SUFFIX, TIME_INDEX_SUFFIX, SegmentCache
 from logsvc.storage.topic_store import TopicFile, TopicStore, overrides_after
 from logsvc_common.errors import (
     DataFolderUnusable,
@@ -133,9 +134,10 @@ class LogDirectory:
             topic = self.topics.get(match[1])
             if topic is not None and int(match[2]) < len(topic.partitions):
                 continue
-            if self._holds_data(name):
+            content = self._content_of(name)
+            if content == "data":
                 strays.setdefault(match[1], []).append(int(match[2]))
-            else:
+            elif content == "nothing":
                 _LOG.info("removing %s/%s, left by a creation that did not finish", self.path, name)
                 self._remove_folder(f"{self.path}/{name}")
         for topic_name, partitions in strays.items():
@@ -146,13 +148,17 @@ class LogDirectory:
             self._grow(topic, max(partitions) + 1)
             self.topics[topic_name] = topic
 
-    def _holds_data(self, name: str) -> bool:
+    def _content_of(self, name: str) -> str:
+        """`data`: a partition folder with records. `nothing`: one without. `other`: not one of ours, to be left alone."""
         folder = f"{self.path}/{name}"
         try:
             files = self._disk.listdir(folder)
         except NotADirectoryError:
-            return False
-        return any(self._disk.file_size(f"{folder}/{file}") for file in files if file.endswith(LOG_SUFFIX))
+            return "other"
+        if any(self._disk.file_size(f"{folder}/{file}") for file in files if file.endswith(LOG_SUFFIX)):
+            return "data"
+        ours = (LOG_SUFFIX, OFFSET_INDEX_SUFFIX, TIME_INDEX_SUFFIX, checkpoints.FILE_NAME, ".tmp")
+        return "nothing" if all(file.endswith(ours) for file in files) else "other"
 
     # -- topics -------------------------------------------------------------------------------------------------------
 

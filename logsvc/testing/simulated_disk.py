@@ -237,6 +237,7 @@ class SimulatedDisk:
     def kill(self) -> "SimulatedDisk":
         """The disk after kill -9 of the program: everything written is there, nothing more of it is durable than before."""
         self.locks.clear()
+        self.open_files = 0
         self.hook = None
         self._faults.clear()
         return self
@@ -269,15 +270,17 @@ class SimulatedDisk:
         self.operations += 1
         if self.hook is not None:
             self.hook(Operation(self.operations, kind, path))
+        due = None
         for fault in self._faults:
-            if fault.kind != kind or fault.path_part not in path:
-                continue
-            fault.countdown -= 1
-            if fault.countdown == 0 or (fault.forever and fault.countdown < 0):
-                if fault.short_bytes is not None:
-                    return fault.short_bytes
-                raise OSError(fault.error, os.strerror(fault.error), path)
-        return None
+            if fault.kind == kind and fault.path_part in path:
+                fault.countdown -= 1
+                if fault.countdown == 0 or (fault.forever and fault.countdown < 0):
+                    due = due or fault
+        if due is None:
+            return None
+        if due.short_bytes is None:
+            raise OSError(due.error, os.strerror(due.error), path)
+        return due.short_bytes
 
     def sync_file(self, node: _FileNode) -> None:
         """What a datasync that works does; a mutant overrides it."""
