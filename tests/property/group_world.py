@@ -81,6 +81,8 @@ class World:
         self.handler_failures: dict[tuple[int, int], int] = {}
         self.letters: list[tuple[int, int]] = []
         self.asked: list[WriteDeadLetter] = []
+        self.handed_out = 0
+        self.epochs = 0
 
     # The coordinator's side
 
@@ -152,6 +154,7 @@ class World:
             return
         assert isinstance(reply, GroupHeartbeatReply)
         client.epoch = reply.member_epoch
+        self.epochs = max(self.epochs, client.epoch)
         client.report_owned = reply.assignment is not None
         if reply.assignment is not None:
             client.assignment = {partition for entry in reply.assignment for partition in entry.partitions}
@@ -181,7 +184,12 @@ class World:
     def read(
         self, client: Client, partition: int, count: int, fails: Callable[[int], bool], *, ahead: bool, lost: bool
     ) -> None:
-        """Handle the next records of a partition and commit; `ahead` reports failures before the offset that passes them."""
+        """Handle the next records of a partition and commit.
+
+        `ahead` reports failures before the offset that passes them. What was handled below them is then read again by the
+        next owner and may fail then, so the order of outcomes is promised only to those who send both in one message.
+        """
+        ahead = ahead and self.policy.ordering == "none"
         reading = client.readings.get(partition)
         if reading is None or client.unanswered is not None:
             return
@@ -227,6 +235,7 @@ class World:
                     "a hand-out spent an attempt"
                 )
                 reading.in_hand[record.offset] = record.attempt
+                self.handed_out += 1
         done: list[int] = []
         failed: list[Failure] = []
         for offset, attempt in sorted(reading.in_hand.items()):

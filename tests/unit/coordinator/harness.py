@@ -61,15 +61,18 @@ class Harness:
         self.now = Now(WALL_MS, 5_000)
         self.written: list[StateRecord] = []
         self.effects: list[Effect] = []
+        self.replay_checked_every = 1  # events; long runs look less often
+        self._steps = 0
         self.coordinator = self._fresh()
 
     def _fresh(self) -> Coordinator:
         return Coordinator(self.logs, limits=self.limits, unit=lambda: 0.5)
 
     def handle(self, event: Event) -> Outcome:
-        before = list(self.coordinator.snapshot())
+        looked_at = self._steps % self.replay_checked_every == 0
+        before = list(self.coordinator.snapshot()) if looked_at else []
         outcome = self.coordinator.handle(event, self.now)
-        assert list(self.coordinator.snapshot()) == before, "handle changed what only replay may change"
+        assert not looked_at or list(self.coordinator.snapshot()) == before, "handle changed what only replay may change"
         self._write(outcome)
         return outcome
 
@@ -78,7 +81,9 @@ class Harness:
             self.coordinator.replay(record)
         self.written += outcome.records
         self.effects += outcome.effects
-        self.check_replay()
+        self._steps += 1
+        if self._steps % self.replay_checked_every == 0:
+            self.check_replay()
 
     def check_replay(self) -> None:
         rebuilt = self._fresh()
@@ -88,6 +93,7 @@ class Harness:
 
     def restart(self) -> list[Effect]:
         """A new coordinator on the same internal log; returns the effects it starts with."""
+        self.check_replay()
         self.coordinator = self._fresh()
         for record in self.written:
             self.coordinator.replay(record)
