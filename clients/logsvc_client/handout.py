@@ -153,24 +153,24 @@ class Handout:
         next_offset = partition.position = handed[-1].offset + 1
         progress = self._engine.progress.get(partition.tp)
         if progress is not None:
-            if not progress.quiet:
-                handed = self._admitted(progress, handed, one_by_one)
-                self.restless = True
             if one_by_one:
+                # All of them, those to be parked or skipped too: progress passes each in its turn.
                 for record in handed:
                     progress.hand_out(record.offset)
-                if not progress.in_hand:
-                    progress.advance(next_offset)
+            if not progress.quiet:
+                handed = self._admitted(progress, handed)
+                self.restless = True
         begin = len(records)
         records += handed
         if not one_by_one:
             self._runs.append(Run(partition, partition.version, next_offset, begin, len(records)))
 
-    def _admitted(self, progress: PartitionProgress, handed: list[Record], one_by_one: bool) -> list[Record]:
+    def _admitted(self, progress: PartitionProgress, handed: list[Record]) -> list[Record]:
         keyed = self._engine.retry.ordering == "key"
         admitted = []
         for record in handed:
             if progress.skips(record.offset):
+                progress.skip(record.offset)
                 continue
             if keyed and progress.waits(record.key):
                 progress.park(record)

@@ -124,8 +124,12 @@ class PartitionProgress:
             self._ahead.add(offset)
 
     def hand_out(self, offset: int) -> None:
-        """A new record is in the user's hands; `finish` will be called for it."""
+        """A new record goes to the user one by one; `finish`, `fail`, `park` or `skip` will be called for it."""
         self._handed.append(offset)
+
+    def skip(self, offset: int) -> None:
+        """A new record that `skips` says is not to be handed out."""
+        self._pass(offset)
 
     def finish(self, offset: int) -> None:
         """A redelivered record, or one handed out one by one, was handled."""
