@@ -9,6 +9,9 @@ The anomalies carry the names that Jepsen's checker of Kafka gives them, where i
     gap                   offsets that do not follow one another
     nonmonotonic-send     records of one key in another order than they were sent
     missing               sent, never reported failed, and not in the log: the client forgot it
+    poll-skip             a reader passed over records
+    nonmonotonic-poll     a reader that keeps its own position was handed a record again, or an earlier one
+    unseen                a record in the log that a reader never was handed
 
 A record whose delivery failed (or never ended) may be there or not; everything else is decided.
 """
@@ -130,6 +133,41 @@ def _forgotten(
     for record in sent:
         if record.number not in found and record.number not in acked and record.number not in gone:
             yield Anomaly("missing", f"record {record.number} was sent, never failed, and is not there")
+
+
+class Polled(NamedTuple):
+    """A record as a reader was handed it."""
+
+    partition: int
+    found: Found
+
+
+def reading_anomalies(
+    polled: Sequence[Polled], log: Mapping[int, Sequence[Found]], *, again_allowed: bool, start_offset: int = 0
+) -> list[Anomaly]:
+    """Everything wrong with what one reader saw, in its order, of a log that has ended since.
+
+    `again_allowed`: for a member of a group, which may be handed again what it had not committed, but may never pass over
+    a record it has not seen.
+    """
+    wrong = []
+    expected = dict.fromkeys(log, start_offset)
+    for partition, found in polled:
+        records = log[partition]
+        place = found.offset - start_offset
+        if not 0 <= place < len(records) or records[place] != found:
+            wrong.append(Anomaly("inconsistent-offset", f"{partition}/{found.offset} was read as {found.number}"))
+        if found.offset > expected[partition]:
+            skipped = f"{expected[partition]} to {found.offset - 1}"
+            wrong.append(Anomaly("poll-skip", f"partition {partition}: {skipped} were passed over"))
+        elif found.offset < expected[partition] and not again_allowed:
+            wrong.append(Anomaly("nonmonotonic-poll", f"{partition}/{found.offset} came after {expected[partition] - 1}"))
+        expected[partition] = max(expected[partition], found.offset + 1)
+    for partition, offset in expected.items():
+        end = start_offset + len(log[partition])
+        if offset < end:
+            wrong.append(Anomaly("unseen", f"partition {partition}: {offset} to {end - 1} were never read"))
+    return wrong
 
 
 def counted(found: Iterable[Anomaly]) -> dict[str, int]:

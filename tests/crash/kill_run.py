@@ -3,7 +3,9 @@
     writer thread   send numbered records for some keys, as fast as the producer's small buffer lets it, up to a limit
     this thread     wait until the broker acknowledges again, wait a random moment, SIGKILL, restart (in some cycles killed
                     again while it recovers), on the same folder and port
-    at the end      flush, read every partition through `RawPeer` (not the client library), hand all to `history.anomalies`
+    reader threads  one keeps its own position, one is a member of a group and commits; they poll through all of it
+    at the end      flush, let the readers get to the end, read every partition through `RawPeer` (not the client library),
+                    hand all to `history`
 
 kill -9 takes the process, not the page cache: what it shows is that the broker's own order of things is right (nothing
 acknowledged before it is written, recovery, idempotence across restarts). What an fsync is worth, the simulated disk shows.
@@ -15,7 +17,6 @@ import random
 import signal
 import threading
 import time
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +24,14 @@ from pathlib import Path
 from logsvc.testing.process import BrokerProcess, broker_process
 from logsvc_client import LogsvcError, Producer, RecordMetadata
 from logsvc_common.errors import StartError
-from tests.crash.history import Anomaly, Found, Place, Sent, anomalies, counted
-from tests.e2e.raw_peer import RawPeer, Stored
+from tests.crash.history import Anomaly, Found, Place, Sent, anomalies, counted, reading_anomalies
+from tests.crash.kill_values import found_in, value_of
+from tests.crash.readers import Reader
+from tests.e2e.raw_peer import RawPeer
 
 TOPIC = "kill-run"
 PARTITIONS = 4
 KEYS = 48
-VALUE_BYTES_MAX = 400
 PAUSE_S = (0.0, 0.25)  # from the first ack of a cycle to its kill
 RECOVERY_KILL_SHARE = 0.2  # of the cycles: the restarted broker is killed once more before or just after it is ready
 RECOVERY_KILL_S = (0.05, 0.8)
@@ -53,6 +55,7 @@ class Figures:
     acked: int = 0
     failed: int = 0
     stored: int = 0
+    handed_again: int = 0
     seconds: float = 0.0
     ready_s: list[float] = field(default_factory=list)
     away_s: list[float] = field(default_factory=list)
@@ -67,8 +70,8 @@ class Figures:
             f"seed {self.seed}: {self.cycles} cycles, {self.kills} kills ({self.kills_during_recovery} during recovery), "
             f"{self.sent} sent, {self.acked} acknowledged, {self.failed} failed, {self.stored} stored, "
             f"lost {self.found.get('lost-write', 0)}, duplicates {self.found.get('duplicate', 0)}, "
-            f"anomalies {self.found or 'none'}; ready: {spread(self.ready_s)}; kill to next ack: {spread(self.away_s)}; "
-            f"{self.seconds:.1f} s in all"
+            f"anomalies {self.found or 'none'}, {self.handed_again} handed to the group's member again; "
+            f"ready: {spread(self.ready_s)}; kill to next ack: {spread(self.away_s)}; {self.seconds:.1f} s in all"
         )
 
 
@@ -156,21 +159,6 @@ class Writer:
         self._producer.send(TOPIC, value_of(number), key=key, on_delivery=told)
 
 
-def value_of(number: int) -> bytes:
-    """Number, checksum, and as many bytes of filling as the number says: told apart from any other, intact or not."""
-    filling = b"." * (number * 7 % VALUE_BYTES_MAX)
-    body = b"%d %b" % (number, filling)
-    return b"%08x %b" % (zlib.crc32(body), body)
-
-
-def found_in(record: Stored) -> Found:
-    """What a stored value says it is."""
-    value = record.value or b""
-    number = value[9:].split(b" ", 1)[0]
-    claimed = int(number) if number.isdigit() else -1
-    return Found(claimed, record.key, record.offset, claimed >= 0 and value == value_of(claimed))
-
-
 def kill_run(
     folder: Path, *, cycles: int, seed: int, idempotent: bool = True, records_per_cycle_max: int = 4_000
 ) -> tuple[Figures, list[Anomaly]]:
@@ -185,18 +173,26 @@ def kill_run(
         with RawPeer(broker.server) as peer:
             peer.create_topic(TOPIC, PARTITIONS, **TOPIC_CONFIG)
         writer = Writer(broker.server, cycles * records_per_cycle_max, random.Random(seed + 1), idempotent=idempotent)
-        writer.start()
+        alone, member = (Reader(broker.server, TOPIC, group) for group in (None, "readers"))
+        for thread in (alone, member, writer):
+            thread.start()
         try:
             writer.wait_for_ack(0)
             for _ in range(cycles):
                 _cycle(broker, writer, figures, rng)
             writer.finish()
+            log = _read_back(broker)
+            for reader in (alone, member):
+                reader.finish({partition: len(records) for partition, records in log.items()})
         finally:
-            writer.close()
-        log = _read_back(broker)
+            for thread in (alone, member, writer):
+                thread.close()
         figures.sent, figures.acked, figures.failed = len(writer.sent), len(writer.acked), len(writer.failed)
         figures.stored = sum(map(len, log.values()))
+        figures.handed_again = len(member.polled) - figures.stored
         wrong = anomalies(writer.sent, writer.acked, writer.failed, log)
+        wrong += reading_anomalies(alone.polled, log, again_allowed=False)
+        wrong += reading_anomalies(member.polled, log, again_allowed=True)
     figures.found, figures.seconds = counted(wrong), time.monotonic() - began
     return figures, wrong
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tests.crash.history import Anomaly, Found, Place, Sent, anomalies, counted
+from tests.crash.history import Anomaly, Found, Place, Polled, Sent, anomalies, counted, reading_anomalies
 
 
 class History:
@@ -155,3 +155,53 @@ def test_any_single_change_to_a_history_is_caught() -> None:
             case _:
                 records[at] = records[at]._replace(offset=records[at].offset + 1)
         assert history.found() != []
+
+
+# Readers
+
+
+def read_through(history: History) -> list[Polled]:
+    """What a reader sees that takes a record of each partition in turn."""
+    longest = max(map(len, history.log.values()))
+    return [Polled(p, records[i]) for i in range(longest) for p, records in history.log.items() if i < len(records)]
+
+
+def reading_kinds(polled: list[Polled], history: History, *, again_allowed: bool) -> set[str]:
+    return set(counted(reading_anomalies(polled, history.log, again_allowed=again_allowed)))
+
+
+@pytest.mark.parametrize("again_allowed", [True, False])
+def test_a_reader_that_saw_everything_once_in_order_is_fine(history: History, again_allowed: bool) -> None:
+    assert reading_kinds(read_through(history), history, again_allowed=again_allowed) == set()
+
+
+def test_being_handed_records_again_is_a_members_right_and_nobody_elses(history: History) -> None:
+    polled = read_through(history)
+    again = polled[:50] + polled[20:]
+    assert reading_kinds(again, history, again_allowed=True) == set()
+    assert reading_kinds(again, history, again_allowed=False) == {"nonmonotonic-poll"}
+
+
+@pytest.mark.parametrize("again_allowed", [True, False])
+def test_a_record_passed_over_is_caught_at_any_place(history: History, again_allowed: bool) -> None:
+    polled = read_through(history)
+    for at in range(len(polled)):
+        kinds = reading_kinds(polled[:at] + polled[at + 1 :], history, again_allowed=again_allowed)
+        assert kinds in ({"poll-skip"}, {"unseen"})
+
+
+@pytest.mark.parametrize("again_allowed", [True, False])
+def test_a_record_passed_over_and_handed_out_late_is_caught(history: History, again_allowed: bool) -> None:
+    polled = read_through(history)
+    polled[10], polled[13] = polled[13], polled[10]
+    assert "poll-skip" in reading_kinds(polled, history, again_allowed=again_allowed)
+
+
+def test_a_reader_that_stops_early_is_caught(history: History) -> None:
+    assert reading_kinds(read_through(history)[:-1], history, again_allowed=True) == {"unseen"}
+
+
+def test_a_reader_that_saw_something_else_is_caught(history: History) -> None:
+    polled = read_through(history)
+    polled[5] = polled[5]._replace(found=polled[5].found._replace(number=7_777))
+    assert reading_kinds(polled, history, again_allowed=True) == {"inconsistent-offset"}

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.kill_run import found_in, kill_run, value_of
+from tests.crash.kill_run import kill_run
+from tests.crash.kill_values import found_in, value_of
 from tests.e2e.raw_peer import Stored
 
 

@@ -342,7 +342,7 @@ def test_a_request_that_names_a_million_things_does_not_keep_others_waiting(
         peer.send(body)
         started = time.monotonic()
         other.hello()
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 5
     assert [type(error) for error in answers(peer, 1)] == [InvalidRequest]
 
 

@@ -11,7 +11,7 @@ from logsvc.testing import BrokerProcess
 from logsvc_client import Admin, Producer
 from tests.e2e.raw_peer import RawPeer
 
-SERVED_WITHIN_S = 5.0
+SERVED_WITHIN_S = 10.0
 GOOD_TOPIC = "good"
 LOG_BYTES_MAX = 1 << 20
 
@@ -29,8 +29,8 @@ def assert_unharmed(broker: BrokerProcess) -> None:
     os.kill(broker.pid, 0)
     started = time.monotonic()
     value = b"good %d" % next(_numbers)
-    with Producer(broker.server, linger_ms=0, max_block_ms=5_000, delivery_timeout_ms=5_000) as producer:
-        where = producer.send(GOOD_TOPIC, value, partition=0).result(timeout=5)
+    with Producer(broker.server, linger_ms=0, max_block_ms=10_000, delivery_timeout_ms=10_000) as producer:
+        where = producer.send(GOOD_TOPIC, value, partition=0).result(timeout=10)
     with RawPeer(broker.server) as peer:
         assert [(r.offset, r.value) for r in peer.read_all(GOOD_TOPIC, 0, where.offset)] == [(where.offset, value)]
     taken = time.monotonic() - started
