@@ -234,6 +234,7 @@ class PartitionProgress:
         """Redelivered records (offset, attempt, key hash) that retention has removed: they can only fail."""
         for offset, attempt, key_hash in offsets:
             self._redelivered.pop(offset, None)
+            self._add_outstanding(offset, key_hash)
             self._failed[offset] = Failure(
                 offset,
                 "the record was removed by retention before it could be tried again",
