@@ -137,7 +137,7 @@ class Plan(NamedTuple):
 class FailedOffsets:
     """The state of one group partition. Not thread-safe. `committed` is -1 before the first commit."""
 
-    __slots__ = ("_ahead", "_counts", "_delivered", "_due", "_due_at", "_entries", "_lanes", "_poll", "committed")
+    __slots__ = ("_ahead", "_counts", "_delivered", "_due", "_due_at", "_entries", "_lanes", "_poll", "_sooner", "committed")
 
     def __init__(self) -> None:
         self.committed = -1
@@ -147,6 +147,7 @@ class FailedOffsets:
         self._lanes: dict[int | str, int | list[int]] = {}  # unfinished offsets of each lane, ascending; most have only one
         self._due: SortedList = SortedList()  # (due, offset) of those that may be handed out
         self._due_at: dict[int, tuple[int, int]] = {}  # their place in it
+        self._sooner: dict[int, int] = {}  # due times that stand in for those of a clock that has gone back
         self._delivered: set[int] = set()
         self._poll: tuple[int, list[int]] = (0, [])  # the last poll that was given something, and what
 
@@ -280,6 +281,7 @@ class FailedOffsets:
         self._counts[entry.state] -= 1
         self._delivered.discard(offset)
         self._ahead.discard(offset)
+        self._sooner.pop(offset, None)
         self._withdraw(offset)
         lane = entry.lane
         if lane is None or entry.state is State.DONE:
@@ -293,12 +295,12 @@ class FailedOffsets:
         if place == 0:
             self._offer(queue[0])
 
-    def _offer(self, offset: int, due_ms: int | None = None) -> None:
+    def _offer(self, offset: int) -> None:
         """Put an offset among those that can fall due, unless its state forbids it."""
         entry = self._entries[offset]
         if offset in self._delivered or entry.state not in (State.WAITING, State.PARKED):
             return
-        place = (entry.due_ms if due_ms is None else due_ms, offset)
+        place = (self._sooner.get(offset, entry.due_ms), offset)
         self._due_at[offset] = place
         self._due.add(place)
 
@@ -351,11 +353,14 @@ class FailedOffsets:
 
     def reanchor(self, now_ms: int) -> None:
         """The clock may have gone back: nobody waits longer from now than the backoff that was chosen for it."""
-        for due_ms, offset in tuple(self._due):
-            latest = now_ms + self._entries[offset].wait_ms
-            if due_ms > latest:
+        for offset, entry in self._entries.items():
+            latest = now_ms + entry.wait_ms
+            if self._sooner.get(offset, entry.due_ms) <= latest:
+                continue
+            self._sooner[offset] = latest
+            if offset in self._due_at:
                 self._withdraw(offset)
-                self._offer(offset, latest)
+                self._offer(offset)
 
     # Look
 

@@ -19,8 +19,10 @@ class GroupMachine(RuleBasedStateMachine):
         ordering=st.sampled_from(["key", "key", "partition", "none"]),
         on_exhausted=st.sampled_from(["dead-letter", "dead-letter", "discard"]),
         attempts=st.integers(1, 3),
+        by_a_newcomer=st.booleans(),
     )
-    def start(self, ordering: str, on_exhausted: str, attempts: int) -> None:
+    def start(self, ordering: str, on_exhausted: str, attempts: int, by_a_newcomer: bool) -> None:
+        self.by_a_newcomer = by_a_newcomer
         self.world = World(
             RetryPolicy(max_attempts=attempts, initial_ms=500, max_ms=2_000, ordering=ordering, on_exhausted=on_exhausted)
         )
@@ -93,7 +95,7 @@ class GroupMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "world"):
-            self.world.drain()
+            self.world.drain(by_a_newcomer=self.by_a_newcomer)
 
 
 CHECKS = [HealthCheck.too_slow, HealthCheck.filter_too_much]

@@ -69,11 +69,11 @@ def run(seed: int) -> World:
     for _ in range(STEPS):
         step(world, random, failing)
         world.check_letters()
-    world.drain()
+    world.drain(by_a_newcomer=random.random() < 0.5)
     return world
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(40))
 def test_a_world_that_misbehaves_comes_to_rest_with_its_promises_kept(seed: int) -> None:
     print(f"seed {seed}")
     run(seed)
@@ -82,7 +82,7 @@ def test_a_world_that_misbehaves_comes_to_rest_with_its_promises_kept(seed: int)
 def test_the_worlds_above_do_what_they_are_for() -> None:
     """Guards the simulation itself: over a few seeds, everything that should be tried was tried."""
     worlds = [run(seed) for seed in range(1_000, 1_010)]
-    assert sum(len(world.letters) for world in worlds) > 50
+    assert sum(len(world.letters) for world in worlds) > 20
     assert sum(len(world.handled) for world in worlds) > 500
     assert sum(world.handed_out for world in worlds) > 200
     assert max(world.epochs for world in worlds) > 5

@@ -210,6 +210,18 @@ def test_a_clock_that_went_back_cannot_hold_a_record_longer_than_its_backoff() -
     assert handed(failed, back + 100) == [3, 4]
 
 
+def test_a_clock_that_went_back_while_a_record_was_in_hand_does_not_delay_its_return() -> None:
+    failed = FailedOffsets()
+    report(failed, 5, fails=[fail(3, key=1), fail(4, key=1)])
+    assert handed(failed) == [3]
+    back = NOW - 3_600_000
+    failed.reanchor(back)
+    failed.release()
+    assert handed(failed, back + 100) == [3]
+    report(failed, done=[3])
+    assert handed(failed, back + 100) == [4]
+
+
 def test_a_clock_that_is_right_is_left_alone() -> None:
     failed = FailedOffsets()
     report(failed, 5, fails=[fail(4)])
