@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 LINE = re.compile(rb'^(\S+) \S+ \S+ \[([^\]]+)\] "(\S+) (\S+)( HTTP/[\d.]+)?" (\d{3}) (\d+|-)$')
-HOST = re.compile(rb"^(\S+)")
+HOST = re.compile(rb"^(\S{1,255})(?!\S)")  # no host name is longer (RFC 1035)
 
 _PAGES = (
     "/",
@@ -45,7 +45,7 @@ def parse(line: bytes) -> Request:
 
 
 def host_of(line: bytes) -> bytes | None:
-    """The first field, by which lines keep their order; None for a line that has none."""
+    """The first field, by which lines keep their order; None for a line that has none, or one too long to be a host's name."""
     match = HOST.match(line)
     return match.group(1) if match else None
 

@@ -33,7 +33,16 @@ def test_no_bytes_break_the_parser(line: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "host"), [(b"a b", b"a"), (b"a", b"a"), (b"", None), (b" a", None), (b"\xff\xfe x", b"\xff\xfe")]
+    ("line", "host"),
+    [
+        (b"a b", b"a"),
+        (b"a", b"a"),
+        (b"", None),
+        (b" a", None),
+        (b"\xff\xfe x", b"\xff\xfe"),
+        (b"h" * 255, b"h" * 255),
+        (b"h" * 256 + b" x", None),
+    ],
 )
 def test_the_host_is_the_first_field(line: bytes, host: bytes | None) -> None:
     assert host_of(line) == host
