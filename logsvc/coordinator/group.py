@@ -98,15 +98,11 @@ class Group:
             self.members[member_id] = member
         before = {} if old is None else {**old.assigned, **old.revoking}
         after = {} if member is None else {**member.assigned, **member.revoking}
-        for partition, epoch in before.items():
-            if after.get(partition) != epoch:
-                self.release(partition)
-            if partition not in after:
-                del self.owners[partition]
-        for partition in after:
-            if partition not in before:
-                self.owners[partition] = member_id
-                self.release(partition)
+        for partition, _ in before.items() ^ after.items():  # taken, given, or given anew under another epoch
+            self.release(partition)
+        for partition in before.keys() - after.keys():
+            del self.owners[partition]
+        self.owners.update(dict.fromkeys(after, member_id))
 
     def release(self, partition: TopicPartition) -> None:
         """What was handed out of this partition is due again."""

@@ -7,6 +7,8 @@ it was given the partition at (KIP-1251): so a commit that crosses a heartbeat o
 
 from collections.abc import Callable, Iterator
 
+from msgspec.structs import replace
+
 from logsvc.coordinator.deadletter import make_intent, write_effect
 from logsvc.coordinator.events import (
     Effect,
@@ -189,10 +191,18 @@ def letter_written(group: Group, topic: str, partition: int, offset: int) -> Out
 
 
 def forget_topic(group: Group, topic: str) -> list[StateRecord]:
-    """Takes back all the group has recorded about a topic."""
+    """Takes back all the group has recorded about a topic that is deleted.
+
+    Letters that were still to go to it will be looked for from the start of the topic that takes its place.
+    """
     records: list[StateRecord] = []
     for (of_topic, partition), progress in group.progress.items():
         if of_topic != topic:
+            records += (
+                intent_record(group.name, of_topic, partition, offset, replace(intent, search_from=0))
+                for offset, intent in progress.intents.items()
+                if intent.dead_letter_topic == topic
+            )
             continue
         records += (failure_record(group.name, topic, partition, offset, None) for offset in progress.failed.entries())
         records += (intent_record(group.name, topic, partition, offset, None) for offset in progress.intents)

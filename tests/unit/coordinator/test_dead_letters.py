@@ -157,6 +157,26 @@ def test_deleting_the_topic_withdraws_its_letters() -> None:
     assert broker.coordinator.groups() == []
 
 
+def test_a_dead_letter_topic_that_is_deleted_is_searched_from_its_start_when_it_comes_back() -> None:
+    broker = Harness()
+    broker.logs.topics["dlq.t.g"] = [12, 0, 0, 0]
+    assert exhausted(broker).search_from == 12
+    del broker.logs.topics["dlq.t.g"]
+    broker.handle(TopicDeleted("dlq.t.g"))
+    (effect,) = broker.restart()
+    assert isinstance(effect, WriteDeadLetter)
+    assert effect.search_from == 0
+
+
+def test_a_completion_whose_records_were_refused_is_brought_about_again() -> None:
+    broker = Harness()
+    effect = exhausted(broker)
+    broker.coordinator.handle(written(effect), broker.now)  # and the append is refused
+    assert broker.pass_time(1_000).effects == [effect]
+    broker.handle(written(effect))
+    assert broker.coordinator.next_deadline_ms() is None
+
+
 def test_a_letter_keeps_the_record_and_says_what_happened() -> None:
     broker = Harness()
     letter = deadletter.letter(Record(), exhausted(broker), WALL_MS + 5)
