@@ -17,7 +17,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -162,7 +162,7 @@ class Writer:
 def kill_run(
     folder: Path, *, cycles: int, seed: int, idempotent: bool = True, records_per_cycle_max: int = 4_000
 ) -> tuple[Figures, list[Anomaly]]:
-    """Run `cycles` kills and judge the history. AssertionError when the client does not recover by itself.
+    """Run `cycles` kills and judge the history; a client that does not recover by itself is an anomaly too.
 
     With `idempotent` off, duplicates are what must be found: a way to see that the run puts retries to the test at all.
     """
@@ -176,25 +176,37 @@ def kill_run(
         alone, member = (Reader(broker.server, TOPIC, group) for group in (None, "readers"))
         for thread in (alone, member, writer):
             thread.start()
+        gave_up: list[Anomaly] = []
         try:
-            writer.wait_for_ack(0)
-            for _ in range(cycles):
-                _cycle(broker, writer, figures, rng)
-            writer.finish()
+            with _noting(gave_up):
+                writer.wait_for_ack(0)
+                for _ in range(cycles):
+                    _cycle(broker, writer, figures, rng)
+                writer.finish()
             log = _read_back(broker)
             for reader in (alone, member):
-                reader.finish({partition: len(records) for partition, records in log.items()})
+                with _noting(gave_up):
+                    reader.finish({partition: len(records) for partition, records in log.items()})
         finally:
             for thread in (alone, member, writer):
                 thread.close()
         figures.sent, figures.acked, figures.failed = len(writer.sent), len(writer.acked), len(writer.failed)
         figures.stored = sum(map(len, log.values()))
         figures.handed_again = len(member.polled) - figures.stored
-        wrong = anomalies(writer.sent, writer.acked, writer.failed, log)
+        wrong = gave_up + anomalies(writer.sent, writer.acked, writer.failed, log)
         wrong += reading_anomalies(alone.polled, log, again_allowed=False)
         wrong += reading_anomalies(member.polled, log, again_allowed=True)
     figures.found, figures.seconds = counted(wrong), time.monotonic() - began
     return figures, wrong
+
+
+@contextlib.contextmanager
+def _noting(gave_up: list[Anomaly]) -> Iterator[None]:
+    """A client that does not recover is one more anomaly: the log says what else is wrong."""
+    try:
+        yield
+    except AssertionError as error:
+        gave_up.append(Anomaly("gave-up", f"{error} {error.__cause__ or ''}".strip()))
 
 
 def _cycle(broker: BrokerProcess, writer: Writer, figures: Figures, rng: random.Random) -> None:
