@@ -83,7 +83,7 @@ _RULES: dict[str, Callable[[str, str], Any]] = {
     "max.message.bytes": _number(128, 64 << 20),
     "flush": _choice("always", "interval", "os"),
     "flush.interval.ms": _number(1),
-    "cleanup.policy": _choice("delete"),
+    "cleanup.policy": _choice("delete", "compact", "compact,delete"),
     "delete.retention.ms": _number(0),
 }
 

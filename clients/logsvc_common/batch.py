@@ -35,6 +35,8 @@ HEADER_BYTES = 61
 LENGTH_END = 12  # where the bytes counted by `length` begin
 CRC_AT = 17  # where the CRC stands
 CRC_START = 21  # where the bytes covered by the CRC begin
+_CRC_AT = 17
+_LAST_OFFSET_DELTA_AT = 23
 PRODUCER_START = 43  # where producer id, epoch and sequence stand
 BATCH_BYTES_LIMIT = 1 << 30  # no batch is larger, whatever a length field says
 DECODED_BYTES_MAX = 128 << 20  # what the records of one compressed batch may inflate to: twice the largest max.message.bytes
@@ -311,3 +313,34 @@ def restamp_producer(batch: bytearray, producer_id: int, producer_epoch: int, ba
     """
     _PRODUCER.pack_into(batch, PRODUCER_START, producer_id, producer_epoch, base_sequence)
     _CRC.pack_into(batch, CRC_AT, _crc32c(memoryview(batch)[CRC_START:]))
+
+
+def empty(first_offset: int, last_offset: int) -> bytes:
+    """A batch without records that spans offsets, as Kafka's cleaner leaves behind: it keeps the offsets of a log dense.
+
+    At most 2**31 offsets, because the last offset delta is an int32.
+    """
+    delta = last_offset - first_offset
+    batch = bytearray(_HEADER.pack(first_offset, HEADER_BYTES - LENGTH_END, 0, 2, 0, 0, delta, -1, -1, -1, -1, -1, 0))
+    _seal(batch)
+    return bytes(batch)
+
+
+def retain(header: BatchHeader, records: Sequence[RawRecord]) -> bytes:
+    """The batch of `header` with only some of its records, at least one: same offsets, producer, sequence and codec.
+
+    It spans the offsets it spanned before, as after Kafka's cleaner. Leader epoch 0.
+    """
+    made = builder(header.codec, BATCH_BYTES_LIMIT)
+    for record in records:
+        made.append(record.offset - header.base_offset, record.timestamp, record.key, record.value, record.headers)
+    made.set_producer_state(header.producer_id, header.producer_epoch, header.base_sequence)
+    batch = made.build()
+    _STAMP.pack_into(batch, 0, header.base_offset, len(batch) - LENGTH_END, 0)
+    struct.pack_into(">i", batch, _LAST_OFFSET_DELTA_AT, header.last_offset_delta)
+    _seal(batch)
+    return bytes(batch)
+
+
+def _seal(batch: bytearray) -> None:
+    struct.pack_into(">I", batch, _CRC_AT, _crc32c(bytes(memoryview(batch)[CRC_START:])))

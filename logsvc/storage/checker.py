@@ -14,6 +14,7 @@ import msgspec
 
 from logsvc.storage import checkpoint as checkpoints
 from logsvc.storage.checkpoint import Checkpoint, SegmentInfo
+from logsvc.storage.compaction import SWAP_SUFFIX
 from logsvc.storage.disk import Disk, File, read_small_file
 from logsvc.storage.offset_index import OffsetIndex
 from logsvc.storage.recovery import segment_offsets
@@ -31,7 +32,8 @@ class Fault(msgspec.Struct, frozen=True):
     """One thing that is wrong. `lost_first` to `lost_last` are the offsets it makes unreadable; -1 when none.
 
     `kind`: `batch`, `stamp` (an intact batch with a wrong base offset or epoch), `gap` (offsets missing between segments or at
-    the end), `offset_index`, `time_index`, `checkpoint`, `torn`.
+    the end), `offset_index`, `time_index`, `checkpoint`, `torn`, `swap` (an interrupted compaction; nothing else was
+    looked at).
     """
 
     kind: str
@@ -108,7 +110,11 @@ class PartitionChecker:
     def run(self) -> PartitionReport:
         """Check everything. Raises OSError."""
         self._load_checkpoint()
-        bases = segment_offsets(self._disk.listdir(self._folder))
+        names = self._disk.listdir(self._folder)
+        if any(name.endswith(SWAP_SUFFIX) for name in names):
+            self._fault(Fault("swap", "", 0, "a compaction was interrupted; the next start or --repair completes it"))
+            return self.report
+        bases = segment_offsets(names)
         start_offset = self._checkpoint.start_offset
         bases = [base for base, following in pairwise(bases) if following > start_offset] + bases[-1:]
         sizes = {base: self._disk.file_size(f"{self._folder}/{file_name(base)}") for base in bases}

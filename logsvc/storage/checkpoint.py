@@ -61,6 +61,7 @@ class Checkpoint(msgspec.Struct, array_like=True, frozen=True):
     """All below `durable_offset` is on disk. `segments` ends with the one that was active, as far as it was durable.
 
     `faults` are corruptions that reads have come upon: the partition stays read-only until it is repaired.
+    Below `cleaned_offset` compaction has been.
     """
 
     start_offset: int
@@ -68,6 +69,7 @@ class Checkpoint(msgspec.Struct, array_like=True, frozen=True):
     segments: tuple[SegmentInfo, ...]
     producers: tuple[ProducerEntry, ...]
     faults: tuple[str, ...] = ()
+    cleaned_offset: int = 0
 
 
 _ENCODER = msgspec.msgpack.Encoder()

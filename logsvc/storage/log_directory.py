@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from logsvc.config import TopicConfig
 from logsvc.storage import checkpoint as checkpoints
+from logsvc.storage.compaction import Compaction
 from logsvc.storage.disk import Disk, File, make_folder
 from logsvc.storage.partition_log import PartitionLog
 from logsvc.storage.reserve import DiskReserve
@@ -283,6 +284,12 @@ class LogDirectory:
             except (StorageFailed, DiskFull) as error:
                 _LOG.error("retention of %s-%d: %s", partition.topic, partition.partition, error.message)
         return deleted
+
+    def compactions(self, now_ms: int) -> list[tuple[PartitionLog, Compaction]]:
+        """The partitions that want compaction and what is to be done: `run` each in a worker thread, then hand it to
+        `finish_compaction` of its partition."""
+        planned = ((partition, partition.compaction(now_ms)) for partition in self.all_partitions())
+        return [(partition, work) for partition, work in planned if work is not None]
 
     def close(self) -> None:
         """Close every partition, then release the lock. The first error is raised when all are closed."""

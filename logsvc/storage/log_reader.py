@@ -188,20 +188,28 @@ class LogReader:
             return LogPoint(offset, segment.base_offset, bad.position)
         return LogPoint(header.base_offset, segment.base_offset, position)
 
-    def timestamp_at(self, offset: int) -> int | None:
-        """A timestamp from the header of the batch that holds `offset`: its first if `offset` begins it, else its largest."""
+    def timestamp_at(self, offset: int, end_offset: int) -> int | None:
+        """A timestamp from the header of the first batch with records from `offset`, None when there is none.
+
+        Its first timestamp if `offset` is at its beginning or below, else its largest.
+        """
+        while offset < end_offset:
+            header = self._header_at(offset)
+            if header.record_count:
+                return header.first_timestamp_ms if header.base_offset >= offset else header.max_timestamp_ms
+            offset = header.next_offset
+        return None
+
+    def _header_at(self, offset: int) -> BatchHeader:
         segment = self.segment_of(offset)
         position = self._place(segment, offset)
-        header = None
         if position is not None:
             data = self._cache.file(segment).pread(HEADER_BYTES, position)
             try:
-                header = self._check_first(data, offset, position, segment.size)
+                return self._check_first(data, offset, position, segment.size)
             except BadBatch:
                 self._places.clear()
-        if header is None:
-            header = self._locate(segment, offset)[1]
-        return header.first_timestamp_ms if header.base_offset == offset else header.max_timestamp_ms
+        return self._locate(segment, offset)[1]
 
     def offset_for_time(self, timestamp_ms: int, start_offset: int, limit: LogPoint) -> tuple[int, int] | None:
         """(offset, timestamp) of the first record from `start_offset`, below `limit`, that is not older; None without one."""

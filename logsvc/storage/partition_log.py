@@ -15,6 +15,7 @@ durable point moves. The checkpoint comes after that and only says less than wha
 
 import logging
 import threading
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from sortedcontainers import SortedDict
 from logsvc.config import TopicConfig
 from logsvc.storage import checkpoint as checkpoints
 from logsvc.storage.checkpoint import Checkpoint
+from logsvc.storage.compaction import Compaction, plan, swap
 from logsvc.storage.disk import FULL_ERRNOS, Disk, write_all
 from logsvc.storage.log_reader import LogPoint, LogReader
 from logsvc.storage.producer_state import ProducerState
@@ -103,6 +105,9 @@ class PartitionLog:
         self._checkpoint_due = recovered.changed
         self._uncheckpointed_bytes = 0
         self._closed = False
+        self._cleaned_offset = recovered.cleaned_offset
+        self._compacting = False
+        self._unvouched: frozenset[int] = frozenset()  # base offsets of segments about to be swapped: not to be checkpointed
         self.config = config
         if recovered.faults:
             self.state, self.state_reason = PartitionState.READ_ONLY, "; ".join(recovered.faults)
@@ -316,10 +321,12 @@ class PartitionLog:
         """What is true once `target` is durable. Needs the lock."""
         self._checkpoint_due = False
         self._uncheckpointed_bytes = 0
-        segments = tuple(segment.describe() for segment in self._segments.values())
+        segments = tuple(
+            segment.describe() for segment in self._segments.values() if segment.base_offset not in self._unvouched
+        )
         start = self.start_offset if start_offset is None else start_offset
         faults = (self.state_reason,) if self.state is PartitionState.READ_ONLY else ()
-        made = Checkpoint(start, target.offset, segments, self._producers.snapshot(), faults)
+        made = Checkpoint(start, target.offset, segments, self._producers.snapshot(), faults, self._cleaned_offset)
         return made, self._active.take_unflushed()
 
     def _store_or_warn(self, checkpoint: Checkpoint, indexes: IndexTail) -> None:
@@ -337,14 +344,18 @@ class PartitionLog:
                 self._store_or_warn(*snapshot)
 
     def write_checkpoint(self, *, start_offset: int | None = None) -> None:
-        """Sync, then write the checkpoint durably. Raises StorageFailed, DiskFull (the old checkpoint stays)."""
+        """Sync, then write the checkpoint durably, with `start_offset` as log start when given.
+
+        Raises StorageFailed, DiskFull (the old checkpoint stays).
+        """
         with self._sync_mutex:
             snapshot = self._sync_snapshot(with_checkpoint=True, start_offset=start_offset)
             if snapshot is None:
                 return
+            checkpoint, indexes = snapshot
             try:
-                snapshot[1].write(self._disk)
-                checkpoints.store(self._disk, self._folder, snapshot[0])
+                indexes.write(self._disk)
+                checkpoints.store(self._disk, self._folder, checkpoint)
             except OSError as error:
                 raise StorageFailed(f"checkpoint of {self.topic}-{self.partition} not written: {error}") from error
 
@@ -429,10 +440,9 @@ class PartitionLog:
 
         Raises OffsetOutOfRange, PartitionCorrupt, StorageFailed.
         """
-        if offset == self._limit(offset).offset:
-            return None
+        limit = self._limit(offset)
         try:
-            return self._reader.timestamp_at(offset)
+            return self._reader.timestamp_at(offset, limit.offset)
         except BadBatch as bad:
             raise self._corrupt(offset, bad) from bad
         except OSError as error:
@@ -481,6 +491,69 @@ class PartitionLog:
         self.start_offset = start_offset
         self._remove_segments(count)
         return count
+
+    def compaction(self, now_ms: int) -> Compaction | None:
+        """What there is to compact now, None when nothing or too little is. Call `run` of it in a worker thread, then
+        `finish_compaction` on the event loop; one at a time."""
+        if self.state is not PartitionState.ONLINE or "compact" not in self._config.cleanup_policy or self._compacting:
+            return None
+        groups = plan(self._sealed(), self._cleaned_offset, self._config)
+        if not groups:
+            return None
+        self._compacting = True
+        return Compaction(self._disk, self._folder, self._config, groups, self._cleaned_offset, now_ms)
+
+    def finish_compaction(self, work: Compaction) -> int:
+        """Swap in what `work` has written; the number of bytes that are gone. 0 when the log has changed under it.
+
+        Raises StorageFailed, PartitionCorrupt (rot was found), DiskFull (the log is as it was).
+        """
+        self._compacting = False
+        sources = [segment for group in work.groups[: len(work.cleaned)] for segment in group.sources]
+        unchanged = all(self._segments.get(segment.base_offset) is segment for segment in sources)
+        try:
+            if work.error is not None:
+                raise self._compaction_failed(work.error)
+            if not sources or not unchanged or self.state is not PartitionState.ONLINE:
+                work.discard()
+                return 0
+            self._unvouched = frozenset(segment.base_offset for segment in sources)
+            self.write_checkpoint()
+        except LogsvcError:
+            work.discard()
+            self._unvouched = frozenset()
+            raise
+        freed = sum(segment.size for segment in sources) - sum(segment.size for segment in work.cleaned)
+        for made, group in zip(work.cleaned, work.groups, strict=False):
+            self._swap_in(made, group.sources)
+        self._unvouched = frozenset()
+        self._cleaned_offset = work.cleaned_offset
+        self._checkpoint_or_warn()
+        return freed
+
+    def _compaction_failed(self, error: OSError | DiskFull | BadBatch) -> LogsvcError:
+        if isinstance(error, DiskFull):
+            return error
+        if isinstance(error, BadBatch):
+            return self._corrupt(error.offset, error)
+        return self._fail("compacting", error)
+
+    def _swap_in(self, made: Segment, sources: Sequence[Segment]) -> None:
+        made.end_offset = sources[-1].end_offset
+        for segment in sources:
+            self._cache.forget(segment)
+            self._release(segment)
+        try:
+            swap(self._disk, self._folder, made, sources)
+        except (OSError, DiskFull) as error:
+            raise self._fail("compacting", error) from error
+        with self._lock:
+            for segment in sources:
+                del self._segments[segment.base_offset]
+            self._retired = [other for other in self._retired if other not in sources]
+            made.seal(self._disk)
+            self._segments[made.base_offset] = made
+        self._reader.forget_places()
 
     def _sealed(self) -> list[Segment]:
         segments: list[Segment] = list(self._segments.values())

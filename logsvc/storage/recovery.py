@@ -19,6 +19,7 @@ from itertools import pairwise
 from logsvc.config import TopicConfig
 from logsvc.storage import checkpoint as checkpoints
 from logsvc.storage.checkpoint import Checkpoint, SegmentInfo
+from logsvc.storage.compaction import CLEANED_SUFFIX, complete_swaps
 from logsvc.storage.disk import Disk, File, write_all
 from logsvc.storage.producer_state import ProducerState
 from logsvc.storage.scan import SCAN_WINDOW_BYTES, BadBatch, batch_after, find_batch, walk_batches
@@ -50,6 +51,7 @@ class Recovered:
     changed: bool = False  # differs from the checkpoint, which should be written
     torn_bytes: int = 0
     scanned_bytes: int = 0
+    cleaned_offset: int = 0
 
 
 def recover(disk: Disk, folder: str, config: TopicConfig) -> Recovered:
@@ -73,6 +75,7 @@ class _Recovery:
         self._checkpoint = checkpoints.load(disk, folder) or Checkpoint(0, 0, (), ())
         self._infos = {info.base_offset: info for info in self._checkpoint.segments}
         self._out = Recovered([], 0, 0, ProducerState(self._checkpoint.producers), list(self._checkpoint.faults))
+        self._out.cleaned_offset = self._checkpoint.cleaned_offset
         self._offset = 0
         self._unsynced: list[Segment] = []
         self._faults = 0
@@ -105,6 +108,8 @@ class _Recovery:
     def _tidy(self) -> list[int]:
         """Remove what an interrupted write, trim or retention left behind; the segments there are."""
         names = self._disk.listdir(self._folder)
+        if self._swaps_completed(names):
+            names = self._disk.listdir(self._folder)
         bases = segment_offsets(names)
         start_offset = self._checkpoint.start_offset
         kept = [base for base, following in pairwise(bases) if following > start_offset] + bases[-1:]
@@ -112,13 +117,22 @@ class _Recovery:
         for name in names:
             stem, dot, suffix = name.partition(".")
             suffix = dot + suffix
-            leftover = name.endswith(".tmp")
+            leftover = name.endswith((".tmp", CLEANED_SUFFIX))
             if suffix in (LOG_SUFFIX, OFFSET_INDEX_SUFFIX, TIME_INDEX_SUFFIX):
                 leftover = len(stem) == 20 and stem.isdigit() and stem not in stems
             if leftover:
                 _LOG.info("%s: removing leftover %s", self._folder, name)
                 self._disk.unlink(f"{self._folder}/{name}")
         return kept
+
+    def _swaps_completed(self, names: list[str]) -> bool:
+        try:
+            completed = complete_swaps(self._disk, self._folder, names)
+        except BadBatch as bad:
+            self._fault(f"a compacted segment cannot be put in its place: {bad.message}")
+            return False
+        self._out.changed |= completed
+        return completed
 
     def _fault(self, text: str) -> None:
         self._faults += 1
@@ -142,6 +156,7 @@ class _Recovery:
         following = min((other for other in self._infos if other > base), default=None)
         if info is None or following is None or not later:
             return False
+        following = min(following, later[0])  # a segment the checkpoint does not vouch for may lie between
         if self._disk.file_size(f"{self._folder}/{file_name(base)}") != info.size:
             return False
         self._out.segments.append(Segment.sealed(self._folder, info, following))

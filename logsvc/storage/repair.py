@@ -8,10 +8,6 @@ hole, and the log passes every later check. Indexes and checkpoint are then made
 A crash in between leaves damaged segments to be repaired by another run, and temporary files that recovery removes.
 """
 
-import struct
-
-from fastcrc import crc32
-
 from logsvc.config import TopicConfig
 from logsvc.storage import checkpoint as checkpoints
 from logsvc.storage.checker import PartitionChecker, Piece, SegmentFinding
@@ -20,21 +16,11 @@ from logsvc.storage.disk import Disk, File, write_all
 from logsvc.storage.partition_log import PartitionLog, PartitionState
 from logsvc.storage.scan import SCAN_WINDOW_BYTES
 from logsvc.storage.segment import file_name
-from logsvc_common.batch import HEADER_BYTES, LENGTH_END, parse_header, stamp
+from logsvc_common.batch import empty, parse_header, stamp
 from logsvc_common.errors import StorageFailed
 
 CORRUPT_SUFFIX = ".corrupt"
 _OFFSETS_PER_BATCH_MAX = 1 << 31  # the last offset delta is an int32
-_HEADER = struct.Struct(">qiibIhiqqqhii")
-_CRC_START = 21
-
-
-def empty_batch(first_offset: int, last_offset: int) -> bytes:
-    """A batch without records that spans offsets: what stands for records that are gone. At most 2**31 of them."""
-    delta = last_offset - first_offset
-    header = bytearray(_HEADER.pack(first_offset, HEADER_BYTES - LENGTH_END, 0, 2, 0, 0, delta, -1, -1, -1, -1, -1, 0))
-    struct.pack_into(">I", header, 17, crc32.iscsi(bytes(header[_CRC_START:])))
-    return bytes(header)
 
 
 def repair_partition(disk: Disk, folder: str, checker: PartitionChecker) -> None:
@@ -84,7 +70,7 @@ def _write_piece(old: File, new: File, at: int, piece: Piece) -> int:
     if piece.action == "fill":
         firsts = range(piece.offset, piece.last_offset + 1, _OFFSETS_PER_BATCH_MAX)
         return write_all(
-            new, [empty_batch(first, min(first + _OFFSETS_PER_BATCH_MAX - 1, piece.last_offset)) for first in firsts], at
+            new, [empty(first, min(first + _OFFSETS_PER_BATCH_MAX - 1, piece.last_offset)) for first in firsts], at
         )
     if piece.action == "restamp":
         raw = old.pread(piece.end - piece.position, piece.position)

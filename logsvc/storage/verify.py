@@ -8,6 +8,7 @@ import msgspec
 
 from logsvc.storage import checkpoint as checkpoints
 from logsvc.storage.checker import PartitionChecker, PartitionReport, Progress
+from logsvc.storage.compaction import complete_swaps
 from logsvc.storage.disk import Disk
 from logsvc.storage.recovery import segment_offsets
 from logsvc.storage.repair import repair_partition
@@ -41,6 +42,8 @@ def verify(disk: Disk, path: str, *, repair: bool = False, progress: Progress | 
         try:
             report = Report(path)
             for folder in folders:
+                if repair:
+                    complete_swaps(disk, folder, disk.listdir(folder))
                 checker = PartitionChecker(disk, folder, progress)
                 found = checker.run()
                 report.partitions.append(found)
