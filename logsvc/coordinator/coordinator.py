@@ -44,6 +44,7 @@ from logsvc_common.messages import (
     FetchOffsets,
     FetchOffsetsPartition,
     FetchRetries,
+    FetchRetriesReply,
     GroupHeartbeat,
     GroupHeartbeatReply,
 )
@@ -124,13 +125,7 @@ class Coordinator:
 
     def handle(self, event: Event, now: Now) -> Outcome:
         """Decide about one event. Raises a LogsvcError when a request is refused; nothing has changed then."""
-        if now.wall_ms < self._latest_wall_ms - CLOCK_STEP_MS:
-            for group in self._groups.values():
-                for progress in group.progress.values():
-                    progress.failed.reanchor(now.wall_ms)
-            self._latest_wall_ms = now.wall_ms
-        elif now.wall_ms > self._latest_wall_ms:
-            self._latest_wall_ms = now.wall_ms
+        self._watch_clock(now.wall_ms)
         match event:
             case Commit():
                 return self._commit(event, now)
@@ -139,8 +134,7 @@ class Coordinator:
             case GroupHeartbeat():
                 return self._heartbeat(event, now)
             case FetchRetries():
-                reply = offsets.fetch_retries(self._group(event.group), event, now, self._limits)
-                return Outcome([], reply, ())
+                return self._fetch_retries(event, now)
             case FetchOffsets():
                 return Outcome([], offsets.fetch_offsets(self._groups.get(event.group), event, self._limits), ())
             case Tick():
@@ -154,11 +148,21 @@ class Coordinator:
             case TopicsChanged():
                 return self._topics_changed()
 
+    def _watch_clock(self, wall_ms: int) -> None:
+        """Due times of a clock that has gone back since would be far away: look at them again."""
+        if wall_ms < self._latest_wall_ms - CLOCK_STEP_MS:
+            for group in self._groups.values():
+                for progress in group.progress.values():
+                    progress.failed.reanchor(wall_ms)
+        elif wall_ms < self._latest_wall_ms:
+            return
+        self._latest_wall_ms = wall_ms
+
     def _commit(self, request: Commit, now: Now) -> Outcome:
         group = self._groups.get(request.group)
         if group is not None:
             return offsets.commit(group, request, now, self._logs, self._limits, self._unit)
-        if request.member_id != "" or request.member_epoch != NO_MEMBER_EPOCH:
+        if not offsets.is_outside(request):
             raise UnknownMember(f"group {check_group(request.group)} has no members")
         group = self._new_group(request.group)
         outcome = offsets.commit(group, request, now, self._logs, self._limits, self._unit)
@@ -166,6 +170,14 @@ class Coordinator:
             return outcome
         meta = GroupMeta(0, group.meta.assignor, {})
         return outcome._replace(records=[group_record(group.name, meta), *outcome.records])
+
+    def _fetch_retries(self, request: FetchRetries, now: Now) -> Outcome:
+        group = self._groups.get(request.group)
+        if group is not None:
+            return Outcome([], offsets.fetch_retries(group, request, now, self._limits), ())
+        if not offsets.is_outside(request):
+            raise UnknownMember(f"group {check_group(request.group)} has no members")
+        return Outcome([], FetchRetriesReply([]), ())
 
     def _heartbeat(self, request: GroupHeartbeat, now: Now) -> Outcome:
         group = self._groups.get(request.group)
@@ -188,7 +200,7 @@ class Coordinator:
         if owned is None:
             self._owned.pop(key, None)
         else:
-            self._owned[key] = owned
+            self._owned[key] = owned.intersection((*member.assigned, *member.revoking))
         known = owned == member.assigned.keys() and not member.revoking
         reply = GroupHeartbeatReply(
             member_id=request.member_id,
@@ -213,11 +225,10 @@ class Coordinator:
 
     def _remove(self, group: Group, member_ids: list[str]) -> Outcome:
         change = membership.remove(group, member_ids, self._logs)
-        records = change.records(group.name)
         if len(member_ids) == len(group.members) and not group.progress:
             # Nothing is left worth remembering, and groups that came and went must not add up to the limit.
-            records[0] = group_record(group.name, None)
-        return Outcome(records, None, _released(group, change))
+            return Outcome([*change._replace(meta=None).records(group.name), group_record(group.name, None)], None, ())
+        return Outcome(change.records(group.name), None, _released(group, change))
 
     def _tick(self, now: Now) -> Outcome:
         records: list[StateRecord] = []
@@ -234,7 +245,8 @@ class Coordinator:
             outcome = self._remove(self._groups[name], member_ids)
             records += outcome.records
             effects += outcome.effects
-        for letter in self._letters.passed(now.monotonic_ms):
+        # Effects go with their records, which may be refused; letters then wait for the next tick, at once, instead.
+        for letter in self._letters.passed(now.monotonic_ms) if not records else ():
             self._letters.cancel(letter)
             name, topic, partition, offset = letter
             intent = self._groups[name].progress[topic, partition].intents[offset]

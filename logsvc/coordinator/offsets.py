@@ -60,15 +60,21 @@ from logsvc_common.retry import RetryPolicy
 DEFAULT_POLICY = RetryPolicy()
 
 
-def check_committer(group: Group, member_id: str, member_epoch: int) -> Member | None:
+def is_outside(request: Commit | FetchRetries) -> bool:
+    """True for a consumer that does not claim to be a member."""
+    return request.member_id == "" and request.member_epoch == NO_MEMBER_EPOCH
+
+
+def check_committer(group: Group, request: Commit | FetchRetries) -> Member | None:
     """The member that commits; None for a consumer that is none, which is let in while the group has no members.
 
     Raises GroupNotEmpty, UnknownMember, or FencedMemberEpoch for an epoch under which nothing it holds was given.
     """
-    if member_id == "" and member_epoch == NO_MEMBER_EPOCH:
+    if is_outside(request):
         if group.members:
             raise GroupNotEmpty(f"group {group.name} has {len(group.members)} members: only they may commit")
         return None
+    member_id, member_epoch = request.member_id, request.member_epoch
     member = find_member(group, member_id)
     if member_epoch != member.epoch:
         oldest = min((*member.assigned.values(), *member.revoking.values()), default=member.epoch)
@@ -81,7 +87,7 @@ def commit(
     group: Group, request: Commit, now: Now, logs: LogView, limits: CoordinatorLimits, unit: Callable[[], float]
 ) -> Outcome:
     """Record progress and failures. Raises InvalidRequest when a partition is named twice, and what `check_committer` does."""
-    member = check_committer(group, request.member_id, request.member_epoch)
+    member = check_committer(group, request)
     if len(request.partitions) > 1 and len({(part.topic, part.partition) for part in request.partitions}) != len(
         request.partitions
     ):
@@ -252,7 +258,7 @@ def fetch_retries(group: Group, request: FetchRetries, now: Now, limits: Coordin
 
     Handing out is not recorded. Raises what `check_committer` does.
     """
-    member = check_committer(group, request.member_id, request.member_epoch)
+    member = check_committer(group, request)
     left = min(request.max_records, limits.retries_per_fetch_max)
     results: list[RetriesResult] = []
     full: list[TopicPartition] = []

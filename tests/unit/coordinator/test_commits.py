@@ -230,8 +230,9 @@ def test_due_records_of_a_partition_that_is_being_taken_away_are_not_handed_out(
 
 def test_retries_are_for_those_who_may_commit() -> None:
     broker = Harness()
-    with pytest.raises(UnknownGroup):
-        broker.retries()
+    assert broker.retries() == []
+    with pytest.raises(UnknownMember):
+        broker.retries(member="a", epoch=1)
     broker.join("a")
     with pytest.raises(GroupNotEmpty):
         broker.retries()

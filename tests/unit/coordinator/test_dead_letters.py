@@ -135,6 +135,17 @@ def test_a_letter_that_could_not_be_written_is_asked_for_again_after_a_growing_w
     assert broker.coordinator.next_deadline_ms() is None
 
 
+def test_a_letter_that_is_due_again_does_not_go_with_records_that_may_be_refused() -> None:
+    broker = Harness(limits=CoordinatorLimits(dead_letter_backoff_ms=600))
+    effect = exhausted(broker)
+    broker.join("a", session_timeout_ms=600)
+    broker.handle(DeadLetterFailed("g", "t", 0, 7, "disk full"))
+    removal = broker.pass_time(600)
+    assert (removal.records != [], effect in removal.effects) == (True, False)
+    assert broker.coordinator.next_deadline_ms() == broker.now.monotonic_ms
+    assert broker.pass_time(0).effects == [effect]
+
+
 def test_news_of_letters_nobody_asked_for_changes_nothing() -> None:
     broker = Harness()
     broker.handle(DeadLetterFailed("g", "t", 0, 7, "disk full"))
