@@ -16,7 +16,8 @@ from typing import Annotated
 
 import typer
 
-from logsvc.cli.connect import ConfigOption, FormatOption, connect, noun, parse_settings
+from logsvc.cli.connect import ConfigOption, FormatOption, connect, parse_settings
+from logsvc.cli.frame import noun
 from logsvc.cli.output import Format, write_json, write_line
 from logsvc.testing import broker_process
 from logsvc_client import Consumer, Producer, TopicPartition
@@ -36,7 +37,9 @@ SizeOption = Annotated[int, typer.Option("--size", "-s", min=0, help="Bytes of e
 PartitionsOption = Annotated[int, typer.Option("--partitions", "-p", min=1, help="Partitions of the topic.")]
 CompressionOption = Annotated[str, typer.Option("--compression", "-z", help="none, gzip, snappy, lz4 or zstd.")]
 ServerOption = Annotated[
-    str | None, typer.Option("--server", envvar="LOGSVC_SERVER", help="A broker that runs. [default: one started for this]")
+    str | None,
+    # Not from the environment: nobody is to load the broker of others because a variable was set.
+    typer.Option("--server", help="A broker that runs. [default: one started for this]", show_default=False),
 ]
 
 

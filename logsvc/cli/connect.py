@@ -38,8 +38,3 @@ def parse_settings(pairs: list[str] | None) -> dict[str, str]:
             raise InvalidConfig(f"{name} is given twice")
         settings[name] = value
     return settings
-
-
-def noun(help_text: str) -> typer.Typer:
-    """A command with verbs below it."""
-    return typer.Typer(rich_markup_mode=None, no_args_is_help=True, help=help_text)

@@ -8,17 +8,18 @@ import msgspec
 import typer
 
 from logsvc.cli.connect import DEFAULT_SERVER, FormatOption, ServerOption, connect
+from logsvc.cli.frame import single_command
 from logsvc.cli.output import Format, put_bytes, write_bytes
 from logsvc.cli.positions import FORMS, Kind, Position, parse_position
 from logsvc.cli.reading import POLL_MS, POLL_RECORDS, find_spans, read
 from logsvc_client import Admin, Consumer, Record, TopicPartition
 
-app = typer.Typer(rich_markup_mode=None)
+app = single_command()
 
 
 @app.command()
 def consume(
-    topics: Annotated[list[str], typer.Argument(metavar="TOPIC...", help="Where from.")],
+    topics: Annotated[list[str], typer.Argument(metavar="TOPIC", help="Where from; several may be named.")],
     offset: Annotated[str, typer.Option("--offset", "-o", metavar="POSITION", help=f"Where to begin: {FORMS}.")] = "start",
     limit: Annotated[int | None, typer.Option("--limit", "-n", min=0, help="End after so many records.")] = None,
     exit_at_end: Annotated[bool, typer.Option("--exit", "-e", help="End with the last record there is now.")] = False,

@@ -21,6 +21,7 @@ import typer
 
 from logsvc.cli.access_log import host_of, parse, sample_lines
 from logsvc.cli.exits import CHECK_FAILED
+from logsvc.cli.frame import single_command
 from logsvc.cli.lines import LINE_BYTES_MAX, read_lines
 from logsvc.cli.output import Format, note, progress, write_json, write_line, write_table
 from logsvc.cli.produce import Tally, opened
@@ -40,7 +41,7 @@ LOOK_SECONDS = 0.05  # how often the broker is asked how far the group is
 STALL_SECONDS = 60.0  # without any progress for so long, the demo has failed
 JOIN_SECONDS = 30.0
 
-app = typer.Typer(rich_markup_mode=None)
+app = single_command()
 
 
 class Handlers:

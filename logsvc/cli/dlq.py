@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from logsvc.cli.connect import DEFAULT_SERVER, FormatOption, ServerOption, connect, noun
+from logsvc.cli.connect import DEFAULT_SERVER, FormatOption, ServerOption, connect
 from logsvc.cli.consume import header_documents
+from logsvc.cli.frame import noun
 from logsvc.cli.output import Format, printable, put_bytes, write_bytes, write_json, write_line, write_table
 from logsvc.cli.positions import FORMS, Kind, Position, format_age, format_time, parse_position
 from logsvc.cli.reading import Span, find_spans, read

@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from logsvc.cli.connect import DEFAULT_SERVER, FormatOption, ServerOption, connect, noun
+from logsvc.cli.connect import DEFAULT_SERVER, FormatOption, ServerOption, connect
+from logsvc.cli.frame import noun
 from logsvc.cli.output import Format, write_json, write_line, write_table
 from logsvc.cli.positions import format_age
 from logsvc_common.messages import DescribeGroupReply, GroupPartition, TopicPartitions

@@ -11,6 +11,7 @@ from typing import Annotated, BinaryIO
 import typer
 
 from logsvc.cli.connect import DEFAULT_SERVER, FormatOption, ServerOption, connect, parse_settings
+from logsvc.cli.frame import single_command
 from logsvc.cli.lines import read_lines
 from logsvc.cli.output import Format, count_of, note, progress, write_json
 from logsvc_client import Producer, RecordMetadata
@@ -19,7 +20,7 @@ from logsvc_common.errors import InvalidConfig, LogsvcError, UnknownPartition
 
 PROGRESS_RECORDS = 1_000  # how often the bar moves
 
-app = typer.Typer(rich_markup_mode=None)
+app = single_command()
 
 KeyOf = Callable[[bytes], bytes | None]
 

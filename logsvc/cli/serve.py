@@ -14,10 +14,11 @@ from pydantic import ValidationError
 
 from logsvc.app import App
 from logsvc.app import serve as serve_until_told
+from logsvc.cli.frame import single_command
 from logsvc.cli.output import Format
 from logsvc.config import ServerSettings
 
-app = typer.Typer(rich_markup_mode=None)
+app = single_command()
 
 
 @app.command()

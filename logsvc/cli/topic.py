@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from logsvc.cli.connect import DEFAULT_SERVER, ConfigOption, FormatOption, ServerOption, connect, noun, parse_settings
+from logsvc.cli.connect import DEFAULT_SERVER, ConfigOption, FormatOption, ServerOption, connect, parse_settings
+from logsvc.cli.frame import noun
 from logsvc.cli.output import Format, count_of, human_bytes, note, write_json, write_line, write_table
 from logsvc.cli.positions import Kind, Position, parse_position
 from logsvc_client import Admin, TopicPartition

@@ -8,13 +8,14 @@ import typer
 
 from logsvc.cli.connect import FormatOption
 from logsvc.cli.exits import CHECK_FAILED
+from logsvc.cli.frame import single_command
 from logsvc.cli.output import Format, count_of, human_bytes, note, progress, write_json, write_line, write_table
 from logsvc.storage.checker import PartitionReport
 from logsvc.storage.disk import RealDisk
 from logsvc.storage.verify import Report
 from logsvc.storage.verify import verify as check
 
-app = typer.Typer(rich_markup_mode=None)
+app = single_command()
 
 
 @app.command()
