@@ -22,7 +22,7 @@ from logsvc_common.retry import RetryPolicy
 from tests.e2e.raw_peer import RawPeer
 from tests.e2e.unharmed import assert_unharmed, ensure_good_topic
 
-REQUESTS = 10_000
+REQUESTS = 6_000
 SEED = 20_251
 
 TOPICS = ("orders", "events")

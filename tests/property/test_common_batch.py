@@ -53,7 +53,7 @@ def test_stamping_moves_the_offsets_and_nothing_else(records: list[RecordData], 
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=2_000, deadline=None)
+@settings(max_examples=800, deadline=None)
 def test_random_bytes_are_no_batch(noise: bytes) -> None:
     for read in (lambda: decode(noise), lambda: list(split(noise)), lambda: check_crc(noise, parse_header(noise))):
         try:
@@ -63,7 +63,7 @@ def test_random_bytes_are_no_batch(noise: bytes) -> None:
 
 
 @given(RECORDS, CODEC_NUMBERS, st.binary(max_size=100), st.data())
-@settings(max_examples=2_000, deadline=None)
+@settings(max_examples=800, deadline=None)
 def test_records_changed_by_someone_who_knows_the_crc_decode_or_end_in_corrupt_batch(
     records: list[RecordData], codec: int, noise: bytes, data: st.DataObject
 ) -> None:
@@ -90,7 +90,7 @@ def test_records_changed_by_someone_who_knows_the_crc_decode_or_end_in_corrupt_b
 
 
 @given(st.binary(min_size=HEADER_BYTES, max_size=120), CODEC_NUMBERS)
-@settings(max_examples=2_000, deadline=None)
+@settings(max_examples=800, deadline=None)
 def test_noise_behind_a_plausible_header_ends_in_corrupt_batch_or_records(noise: bytes, codec: int) -> None:
     batch = bytearray(noise)
     batch[16] = 2

@@ -46,7 +46,7 @@ def answered(frames: list[bytes]) -> DecodedRequest | FrameError:
 
 
 @given(CORRELATION_IDS, REQUESTS, PAYLOADS)
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=500, deadline=None)
 def test_every_request_comes_back_the_same(correlation_id: int, body: Request, payload: list[bytes]) -> None:
     entry = APIS[body.API]
     assert decode_request(encode_request(correlation_id, body, payload)) == (
@@ -59,7 +59,7 @@ def test_every_request_comes_back_the_same(correlation_id: int, body: Request, p
 
 
 @given(CORRELATION_IDS, RESPONSES, PAYLOADS)
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=500, deadline=None)
 def test_every_answer_comes_back_the_same(correlation_id: int, body: Message, payload: list[bytes]) -> None:
     answer = decode_response(encode_response(correlation_id, body, payload))
     assert (answer.correlation_id, answer.error, answer.payload) == (correlation_id, None, payload)
@@ -67,7 +67,7 @@ def test_every_answer_comes_back_the_same(correlation_id: int, body: Message, pa
 
 
 @given(st.lists(st.binary(max_size=64), max_size=4))
-@settings(max_examples=2_000, deadline=None)
+@settings(max_examples=800, deadline=None)
 @example([])
 @example([b"\x94"])
 def test_random_frames_are_a_request_or_a_frame_error(frames: list[bytes]) -> None:
@@ -75,7 +75,7 @@ def test_random_frames_are_a_request_or_a_frame_error(frames: list[bytes]) -> No
 
 
 @given(st.sampled_from(sorted(APIS)), st.integers(0, 3), MSGPACK)
-@settings(max_examples=2_000, deadline=None)
+@settings(max_examples=800, deadline=None)
 def test_a_known_api_with_any_body_is_a_request_or_a_frame_error_for_the_one_who_asked(
     api: int, version: int, body: object
 ) -> None:
@@ -84,13 +84,13 @@ def test_a_known_api_with_any_body_is_a_request_or_a_frame_error_for_the_one_who
 
 
 @given(MSGPACK)
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=500, deadline=None)
 def test_any_msgpack_for_a_header_is_a_request_or_a_frame_error(header: object) -> None:
     answered([msgspec.msgpack.encode(header)])
 
 
 @given(REQUESTS, st.data())
-@settings(max_examples=2_000, deadline=None)
+@settings(max_examples=800, deadline=None)
 def test_a_request_with_bytes_changed_cut_or_added_is_a_request_or_a_frame_error(body: Request, data: st.DataObject) -> None:
     frame = bytearray(encode_request(7, body)[0])
     for _ in range(data.draw(st.integers(1, 4))):
@@ -106,7 +106,7 @@ def test_a_request_with_bytes_changed_cut_or_added_is_a_request_or_a_frame_error
 
 
 @given(st.lists(st.binary(max_size=64), max_size=3), st.sampled_from([entry.response for entry in APIS.values()]))
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=500, deadline=None)
 def test_random_frames_are_an_answer_or_a_typed_error(frames: list[bytes], expected: type[Message]) -> None:
     try:
         answer = decode_response(frames)
