@@ -62,7 +62,7 @@ class Topic:
 class LogDirectory:
     """An open data folder. Event-loop thread only, but for `PartitionLog.sync`."""
 
-    def __init__(self, disk: Disk, path: str, lock: File, reserve_bytes: int) -> None:
+    def __init__(self, disk: Disk, path: str, lock: File, reserve_bytes: int, now_ms: int) -> None:
         self.path = path
         self.topics: dict[str, Topic] = {}
         self._disk = disk
@@ -70,14 +70,15 @@ class LogDirectory:
         self._store = TopicStore(disk, path)
         self._cache = SegmentCache(disk)
         self._reserve = DiskReserve(disk, path, reserve_bytes)
+        self._opened_ms = now_ms
         self._closed = False
 
     @classmethod
     def open(cls, disk: Disk, path: str, *, now_ms: int, reserve_bytes: int = 0) -> "LogDirectory":
         """Make the folder if needed, take its lock, recover everything in it.
 
-        `now_ms` dates topics that are adopted. `reserve_bytes`: free space below which writes to other than internal
-        topics are refused. Raises DataFolderLocked when another broker has it, DataFolderUnusable when it cannot be used.
+        `now_ms`: producers not heard of for a day are forgotten. `reserve_bytes`: free space below which
+        writes to other than internal topics are refused. Raises DataFolderLocked when another broker has it, DataFolderUnusable when it cannot be used.
         """
         path = path.rstrip("/") or "/"
         try:
@@ -85,7 +86,7 @@ class LogDirectory:
             lock = disk.lock(f"{path}/{LOCK_FILE}")
         except OSError as error:
             raise DataFolderUnusable(f"cannot use {path} as data folder: {error.strerror or error}") from error
-        directory = cls(disk, path, lock, reserve_bytes)
+        directory = cls(disk, path, lock, reserve_bytes, now_ms)
         try:
             directory._recover()
         except OSError as error:
@@ -123,6 +124,7 @@ class LogDirectory:
             topic.config,
             cache=self._cache,
             reserve=None if topic.internal else self._reserve,
+            now_ms=self._opened_ms,
         )
 
     def _adopt_strays(self, names: set[str]) -> None:

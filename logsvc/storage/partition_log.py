@@ -1,32 +1,17 @@
-"""The log of one partition: append, sync, read, trim, retention.
+"""The log of one partition: opening, reading, trim, retention, compaction. Writing, and the rules for threads: `log_writer`.
 
-Who may call what, and why it is safe:
-
-- The event-loop thread appends, reads, trims and applies retention. Only it changes the map of segments.
-- A worker thread calls `sync` meanwhile, one at a time (`_sync_mutex`). Under `_lock` it takes a snapshot of the tail
-  and the active file, and works on that. fdatasync and pwrite on one descriptor do not disturb each other.
-- `_lock` is held for an append (one system call; an fsync when it rolls) and for snapshots.
-- `_tail` and `_durable` are immutable points, replaced whole: a reader of the attribute sees an old one or a new one.
-- Sealed segments are wholly durable. A file that a sync may still be using is not closed but retired, and closed later.
-
-The order that makes an ack true: bytes are written, the tail moves, the file (and after a roll the folder) is fsynced, the
-durable point moves. The checkpoint comes after that and only says less than what is durable.
+Everything here runs on the event-loop thread, and everything that removes bytes follows one order: first a durable checkpoint
+with the new log start (or without the segments about to be swapped), then the files.
 """
 
 import logging
-import threading
 from collections.abc import Sequence
-from enum import StrEnum
-from typing import NamedTuple
-
-from sortedcontainers import SortedDict
 
 from logsvc.config import TopicConfig
-from logsvc.storage import checkpoint as checkpoints
-from logsvc.storage.checkpoint import Checkpoint
 from logsvc.storage.compaction import Compaction, plan, swap
-from logsvc.storage.disk import FULL_ERRNOS, Disk, write_all
-from logsvc.storage.log_reader import LogPoint, LogReader
+from logsvc.storage.disk import Disk
+from logsvc.storage.log_reader import LogPoint
+from logsvc.storage.log_writer import AppendResult, LogWriter, PartitionState
 from logsvc.storage.producer_state import ProducerState
 from logsvc.storage.recovery import Recovered, recover
 from logsvc.storage.reserve import DiskReserve
@@ -36,81 +21,22 @@ from logsvc.storage.segment import (
     LOG_SUFFIX,
     OFFSET_INDEX_SUFFIX,
     TIME_INDEX_SUFFIX,
-    IndexTail,
     Segment,
     SegmentCache,
 )
-from logsvc_common.batch import LENGTH_END, BatchHeader, Buffer, stamp
 from logsvc_common.errors import (
-    CorruptBatch,
     DiskFull,
     LogsvcError,
     OffsetOutOfRange,
-    PartitionCorrupt,
-    RecordTooLarge,
-    StorageFailed,
 )
 
-CHECKPOINT_INTERVAL_BYTES = 32 << 20  # appended bytes after which a sync writes the checkpoint: what a restart scans at most
 _LOG = logging.getLogger(__name__)
 
-
-class AppendResult(NamedTuple):
-    """Where a batch stands in the log. `duplicate`: it was there already, sent again by an idempotent producer."""
-
-    base_offset: int
-    last_offset: int
-    duplicate: bool
+__all__ = ["AppendResult", "PartitionLog", "PartitionState"]
 
 
-class PartitionState(StrEnum):
-    ONLINE = "online"
-    READ_ONLY = "read_only"
-    FAILED = "failed"
-
-
-class PartitionLog:
+class PartitionLog(LogWriter):
     """One partition. Offsets are record offsets; sizes are bytes; times are milliseconds since the epoch."""
-
-    def __init__(
-        self,
-        disk: Disk,
-        folder: str,
-        topic: str,
-        partition: int,
-        config: TopicConfig,
-        recovered: Recovered,
-        cache: SegmentCache,
-        reserve: DiskReserve | None,
-    ) -> None:
-        self.topic = topic
-        self.partition = partition
-        self.state = PartitionState.ONLINE
-        self.state_reason = ""
-        self.start_offset = recovered.start_offset
-        self._disk = disk
-        self._folder = folder
-        self._cache = cache
-        self._reserve = reserve
-        self._segments = SortedDict((segment.base_offset, segment) for segment in recovered.segments)
-        self._reader = LogReader(self._segments, cache, config.index_interval_bytes)
-        self._producers = recovered.producers
-        self._lock = threading.Lock()
-        self._sync_mutex = threading.Lock()
-        last = recovered.segments[-1] if recovered.segments else Segment(folder, recovered.end_offset)
-        self._active = last
-        self._tail = self._durable = LogPoint(recovered.end_offset, last.base_offset, last.size)
-        self._retired: list[Segment] = []  # sealed, their files still open: closed when no sync can be using them
-        self._unnamed: Segment | None = None  # the segment whose file name no fsync of the folder has covered
-        self._checkpoint_due = recovered.changed
-        self._uncheckpointed_bytes = 0
-        self._closed = False
-        self._cleaned_offset = recovered.cleaned_offset
-        self._compacting = False
-        self._unvouched: frozenset[int] = frozenset()  # base offsets of segments about to be swapped: not to be checkpointed
-        self.config = config
-        if recovered.faults:
-            self.state, self.state_reason = PartitionState.READ_ONLY, "; ".join(recovered.faults)
 
     @classmethod
     def open(
@@ -123,8 +49,12 @@ class PartitionLog:
         *,
         cache: SegmentCache | None = None,
         reserve: DiskReserve | None = None,
+        now_ms: int = 0,
     ) -> "PartitionLog":
-        """Recover the partition in an existing folder. A disk that fails gives a partition that is FAILED, not an error."""
+        """Recover the partition in an existing folder. A disk that fails gives a partition that is FAILED, not an error.
+
+        `now_ms`: for forgetting producers not heard of for a day.
+        """
         cache = cache or SegmentCache(disk)
         try:
             log = cls(disk, folder, topic, partition, config, recover(disk, folder, config), cache, reserve)
@@ -133,254 +63,10 @@ class PartitionLog:
             log = cls(disk, folder, topic, partition, config, nothing, cache, reserve)
             log._fail("recovering", error)
             return log
+        log._producers.expire(now_ms)
         if log._checkpoint_due and log.state is PartitionState.ONLINE:
             log._checkpoint_or_warn()
         return log
-
-    # -- what it is ---------------------------------------------------------------------------------------------------
-
-    @property
-    def config(self) -> TopicConfig:
-        return self._config
-
-    @config.setter
-    def config(self, config: TopicConfig) -> None:
-        self._flush_always = config.flush == "always"
-        if self._flush_always and self._tail is not self._durable and self.state is PartitionState.ONLINE:
-            self.sync()  # what consumers could read must stay readable
-        self._config = config
-        self._reader.interval_bytes = config.index_interval_bytes
-
-    @property
-    def end_offset(self) -> int:
-        """The offset the next record gets."""
-        return self._tail.offset
-
-    @property
-    def durable_offset(self) -> int:
-        """All below is fsynced."""
-        return self._durable.offset
-
-    @property
-    def high_watermark(self) -> int:
-        """What consumers may read up to: the durable offset with `flush=always`, else the end."""
-        return self._readable.offset
-
-    @property
-    def _readable(self) -> LogPoint:
-        return self._durable if self._flush_always else self._tail
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(segment.size for segment in self._segments.values())
-
-    @property
-    def segment_count(self) -> int:
-        return len(self._segments)
-
-    @property
-    def sync_wanted(self) -> bool:
-        """True when a sync should come soon although no ack waits for it: a checkpoint is due (matters with `flush=os`)."""
-        return self._checkpoint_due or self._uncheckpointed_bytes >= CHECKPOINT_INTERVAL_BYTES
-
-    def __repr__(self) -> str:
-        return f"<PartitionLog {self.topic}-{self.partition} {self.state} {self.start_offset}..{self.end_offset}>"
-
-    # -- writing ------------------------------------------------------------------------------------------------------
-
-    def append(self, batch: Buffer, header: BatchHeader, now_ms: int) -> AppendResult:
-        """Write one batch at the end of the log. `header` was parsed from it and its CRC checked by the caller.
-
-        The batch is durable, and may be acknowledged, when `sync` has returned at least `last_offset + 1`. A batch that an
-        idempotent producer sent before is not written again: the result has its first offsets, and the same rule for its ack.
-
-        Raises RecordTooLarge, CorruptBatch (counts that cannot be), OutOfOrderSequence, InvalidProducerEpoch, DiskFull (nothing
-        is written, try later), StorageFailed and PartitionCorrupt (the partition takes no writes).
-        """
-        size = header.length + LENGTH_END
-        delta = header.last_offset_delta
-        config = self._config
-        if size > config.max_message_bytes:
-            raise RecordTooLarge(f"batch of {size} bytes; {self.topic} takes at most {config.max_message_bytes}")
-        if header.record_count != delta + 1 or size != len(batch):
-            raise CorruptBatch(f"{header.record_count} records in {len(batch)} bytes; the header says {delta + 1} in {size}")
-        with self._lock:
-            if self.state is not PartitionState.ONLINE:
-                raise self._refusal()
-            producer = header.producer_id >= 0
-            if producer and (known := self._producers.check(header)) is not None:
-                return AppendResult(known.first_offset, known.last_offset, True)
-            if self._reserve is not None:
-                self._reserve.take(size)
-            base_offset = self._tail.offset
-            last_offset = base_offset + delta
-            segment = self._active
-            if segment.is_full(size, last_offset, config.segment_bytes, config.segment_ms, now_ms):
-                segment = self._roll()
-            assert segment.file is not None
-            try:
-                write_all(segment.file, stamp(batch, header, base_offset), segment.size)
-            except OSError as error:
-                raise self._fail("writing", error) from error
-            segment.add(header, base_offset, config.index_interval_bytes, now_ms)
-            if producer:
-                self._producers.update(header, base_offset, now_ms)
-            self._tail = LogPoint(last_offset + 1, segment.base_offset, segment.size)
-            self._uncheckpointed_bytes += size
-        return AppendResult(base_offset, last_offset, False)
-
-    def _roll(self) -> Segment:
-        """Seal the active segment and begin the next. Needs the lock. Raises DiskFull with nothing changed, StorageFailed.
-
-        The old segment is fsynced before the new one takes a byte: after a power cut a good batch in the new file must not
-        stand behind a torn one in the old, which would look like corruption.
-        """
-        old = self._active
-        assert old.file is not None
-        self._release_retired()
-        try:
-            if self._tail is not self._durable:
-                old.file.datasync()
-                if self._unnamed is not None:
-                    self._disk.sync_dir(self._folder)
-                self._durable = self._tail
-            new = Segment(self._folder, self._tail.offset)
-            new.file = self._disk.open(new.path(), create=True)
-        except OSError as error:
-            if error.errno in FULL_ERRNOS:
-                raise DiskFull(f"no room on the disk for a new segment: {error.strerror}") from error
-            raise self._fail("rolling the segment", error) from error
-        old.seal(self._disk)
-        self._retired.append(old)
-        self._unnamed, self._checkpoint_due = new, True
-        self._segments[new.base_offset] = self._active = new
-        return new
-
-    def _release_retired(self) -> None:
-        """Close the files of sealed segments, unless a sync is under way, which may still be using one. Needs the lock."""
-        if self._retired and self._sync_mutex.acquire(blocking=False):
-            try:
-                while self._retired:
-                    self._release(self._retired.pop())
-            finally:
-                self._sync_mutex.release()
-
-    def _release(self, segment: Segment) -> None:
-        """Hand the file of a sealed, synced segment to the cache. Event-loop thread: nobody is reading it meanwhile."""
-        file, segment.file = segment.file, None
-        if file is not None:
-            file.close()
-
-    # -- making it durable --------------------------------------------------------------------------------------------
-
-    def sync(self) -> int:
-        """Make everything appended before the call durable; return the durable offset.
-
-        BLOCKS for an fdatasync: for a worker thread, while the event-loop thread goes on. Now and then it also writes the
-        checkpoint. Raises StorageFailed when the disk fails; the partition is then FAILED and what was not acknowledged is in
-        doubt until recovery. Never tried again.
-        """
-        due = self._checkpoint_due or self._uncheckpointed_bytes >= CHECKPOINT_INTERVAL_BYTES
-        if self._tail is self._durable and not due:
-            if self.state is PartitionState.FAILED:
-                raise self._refusal()
-            return self._durable.offset
-        with self._sync_mutex:
-            snapshot = self._sync_snapshot(with_checkpoint=due)
-            if snapshot is not None:
-                self._store_or_warn(*snapshot)
-        return self._durable.offset
-
-    def _sync_snapshot(self, *, with_checkpoint: bool, start_offset: int | None = None) -> tuple[Checkpoint, IndexTail] | None:
-        """fsync all that is dirty; return the checkpoint that has become true, when asked for. Needs `_sync_mutex`."""
-        with self._lock:
-            if self.state is PartitionState.FAILED:
-                raise self._refusal()
-            file = self._active.file
-            if file is None:  # recovered as corrupt: nothing was opened for writing
-                return None
-            target = self._tail
-            behind = target is not self._durable
-            unnamed = self._unnamed
-            found = self._checkpoint(target, start_offset) if with_checkpoint else None
-        try:
-            if behind:
-                file.datasync()
-            if unnamed is not None:
-                self._disk.sync_dir(self._folder)
-        except OSError as error:
-            raise self._fail("fsync", error) from error
-        with self._lock:
-            if target.offset >= self._durable.offset:  # a roll meanwhile may have gone further
-                self._durable = target
-            if self._unnamed is unnamed:
-                self._unnamed = None
-        return found
-
-    def _checkpoint(self, target: LogPoint, start_offset: int | None) -> tuple[Checkpoint, IndexTail]:
-        """What is true once `target` is durable. Needs the lock."""
-        self._checkpoint_due = False
-        self._uncheckpointed_bytes = 0
-        segments = tuple(
-            segment.describe() for segment in self._segments.values() if segment.base_offset not in self._unvouched
-        )
-        start = self.start_offset if start_offset is None else start_offset
-        faults = (self.state_reason,) if self.state is PartitionState.READ_ONLY else ()
-        made = Checkpoint(start, target.offset, segments, self._producers.snapshot(), faults, self._cleaned_offset)
-        return made, self._active.take_unflushed()
-
-    def _store_or_warn(self, checkpoint: Checkpoint, indexes: IndexTail) -> None:
-        """A checkpoint that cannot be written costs a longer scan at the next start and nothing else."""
-        try:
-            indexes.write(self._disk)
-            checkpoints.store(self._disk, self._folder, checkpoint)
-        except (OSError, DiskFull) as error:
-            _LOG.warning("%s-%d: checkpoint not written: %s", self.topic, self.partition, error)
-
-    def _checkpoint_or_warn(self) -> None:
-        with self._sync_mutex:
-            snapshot = self._sync_snapshot(with_checkpoint=True)
-            if snapshot is not None:
-                self._store_or_warn(*snapshot)
-
-    def write_checkpoint(self, *, start_offset: int | None = None) -> None:
-        """Sync, then write the checkpoint durably, with `start_offset` as log start when given.
-
-        Raises StorageFailed, DiskFull (the old checkpoint stays).
-        """
-        with self._sync_mutex:
-            snapshot = self._sync_snapshot(with_checkpoint=True, start_offset=start_offset)
-            if snapshot is None:
-                return
-            checkpoint, indexes = snapshot
-            try:
-                indexes.write(self._disk)
-                checkpoints.store(self._disk, self._folder, checkpoint)
-            except OSError as error:
-                raise StorageFailed(f"checkpoint of {self.topic}-{self.partition} not written: {error}") from error
-
-    def close(self) -> None:
-        """Sync, write indexes and checkpoint, close the files: the next start scans nothing. Raises StorageFailed, DiskFull."""
-        if self._closed:
-            return
-        self._closed = True
-        try:
-            if self.state is not PartitionState.FAILED and self._active.file is not None:
-                with self._lock:
-                    self._active.finish_time_index()
-                self.write_checkpoint()
-        finally:
-            self.abandon()
-
-    def abandon(self) -> None:
-        """Close the files as they are: after a failure, or before the folder is deleted."""
-        self._closed = True
-        with self._sync_mutex:  # a sync under way ends first
-            for segment in self._segments.values():
-                self._cache.forget(segment)
-                self._release(segment)
-        if self.state is PartitionState.ONLINE:
-            self.state, self.state_reason = PartitionState.FAILED, "closed"
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -465,8 +151,7 @@ class PartitionLog:
         if offset == self.end_offset and self._active.size:
             with self._lock:
                 self._roll()
-        self.write_checkpoint(start_offset=offset)
-        self.start_offset = offset
+        self._move_start(offset)
         self._remove_segments(sum(segment.end_offset <= offset for segment in self._sealed()))
         return offset
 
@@ -487,8 +172,7 @@ class PartitionLog:
         if not count:
             return 0
         start_offset = max(self.start_offset, sealed[count - 1].end_offset)
-        self.write_checkpoint(start_offset=start_offset)
-        self.start_offset = start_offset
+        self._move_start(start_offset)
         self._remove_segments(count)
         return count
 
@@ -555,6 +239,15 @@ class PartitionLog:
             self._segments[made.base_offset] = made
         self._reader.forget_places()
 
+    def _move_start(self, offset: int) -> None:
+        """Set the log start, then write it: a checkpoint that a sync writes meanwhile must not hold the old one."""
+        before, self.start_offset = self.start_offset, offset
+        try:
+            self.write_checkpoint()
+        except LogsvcError:
+            self.start_offset = before
+            raise
+
     def _sealed(self) -> list[Segment]:
         segments: list[Segment] = list(self._segments.values())
         return segments[:-1]
@@ -576,27 +269,3 @@ class PartitionLog:
             except OSError as error:
                 _LOG.warning("%s not removed, recovery will: %s", segment.path(), error)
         self._reader.forget_places()
-
-    # -- trouble ------------------------------------------------------------------------------------------------------
-
-    def _refusal(self) -> LogsvcError:
-        name = f"{self.topic}-{self.partition}"
-        if self.state is PartitionState.READ_ONLY:
-            return PartitionCorrupt(f"{name} is read-only, run `logsvc verify --repair` on it: {self.state_reason}")
-        return StorageFailed(f"{name} is offline until the broker is restarted: {self.state_reason}")
-
-    def _fail(self, doing: str, error: Exception) -> LogsvcError:
-        """The disk failed: the partition is offline from now on. The first reason stays."""
-        if self.state is not PartitionState.FAILED:
-            self.state, self.state_reason = PartitionState.FAILED, f"{doing} failed: {error}"
-            _LOG.error("%s-%d is offline: %s", self.topic, self.partition, self.state_reason)
-        return self._refusal()
-
-    def _corrupt(self, offset: int, bad: BadBatch) -> PartitionCorrupt:
-        """What lies at `offset` is not what was written: read-only from now on."""
-        reason = f"offset {offset}: {bad.message}"
-        if self.state is PartitionState.ONLINE:
-            self.state, self.state_reason = PartitionState.READ_ONLY, reason
-            _LOG.error("%s-%d is corrupt and read-only now: %s", self.topic, self.partition, reason)
-            self._checkpoint_or_warn()  # so that a restart does not forget it
-        return PartitionCorrupt(f"{self.topic}-{self.partition} is corrupt at {reason}")

@@ -166,41 +166,25 @@ class Segment:
         assert self.time_index is not None
         self.time_index.maybe_append(self.max_timestamp_ms, self.max_timestamp_offset)
 
-    def take_unflushed(self) -> "IndexTail":
-        """The index bytes not in the files yet, copied, for a thread that writes them. Needs the partition's lock."""
+    def flush_indexes(self, disk: Disk) -> None:
+        """Put what was added to the indexes of the active segment into their files, without fsync: what a crash spoils is
+        rebuilt. Needs the partition's lock. Raises DiskFull, OSError."""
         assert self.offset_index is not None
         assert self.time_index is not None
-        tail = IndexTail(
-            self.path(OFFSET_INDEX_SUFFIX),
-            self._flushed_index_bytes,
-            bytes(self.offset_index.content[self._flushed_index_bytes :]),
-            self.path(TIME_INDEX_SUFFIX),
-            self._flushed_time_bytes,
-            bytes(self.time_index.content[self._flushed_time_bytes :]),
-        )
-        self._flushed_index_bytes = len(self.offset_index.content)
-        self._flushed_time_bytes = len(self.time_index.content)
-        return tail
-
-
-class IndexTail:
-    """Bytes that were added to the indexes of the active segment since they were last written."""
-
-    __slots__ = ("_pieces",)
-
-    def __init__(self, index: str, index_at: int, index_bytes: bytes, times: str, times_at: int, time_bytes: bytes) -> None:
-        self._pieces = ((index, index_at, index_bytes), (times, times_at, time_bytes))
-
-    def write(self, disk: Disk) -> None:
-        """Put them into the files, without fsync: what a crash spoils is rebuilt. Raises DiskFull, OSError."""
-        for path, position, content in self._pieces:
-            file = disk.open(path, create=True)
+        flushed = []
+        for suffix, content, position in (
+            (OFFSET_INDEX_SUFFIX, self.offset_index.content, self._flushed_index_bytes),
+            (TIME_INDEX_SUFFIX, self.time_index.content, self._flushed_time_bytes),
+        ):
+            file = disk.open(self.path(suffix), create=True)
             try:
-                if content:
-                    write_all(file, [content], position)
-                file.truncate(position + len(content))
+                if len(content) > position:
+                    write_all(file, [bytes(content[position:])], position)
+                file.truncate(len(content))
             finally:
                 file.close()
+            flushed.append(len(content))
+        self._flushed_index_bytes, self._flushed_time_bytes = flushed
 
 
 def write_index_files(disk: Disk, segment: Segment) -> None:

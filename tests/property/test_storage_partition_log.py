@@ -170,5 +170,5 @@ class PartitionLogMachine(RuleBasedStateMachine):
         assert self.disk.open_files <= 8
 
 
-PartitionLogMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+PartitionLogMachine.TestCase.settings = settings(max_examples=400, stateful_step_count=40, deadline=None)
 TestPartitionLog = PartitionLogMachine.TestCase

@@ -15,7 +15,7 @@ from logsvc.testing.simulated_disk import Operation, SimulatedCrash, SimulatedDi
 from logsvc_common.errors import PartitionCorrupt
 from tests.storage_support import append, append_numbered, new_disk, numbered, open_log, read_all
 
-SEEDS_PER_STEP = 4
+SEEDS_PER_STEP = 10
 OPERATIONS_MAX = 2_000
 
 
