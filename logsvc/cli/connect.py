@@ -11,6 +11,8 @@ from logsvc_common.errors import InvalidConfig
 DEFAULT_SERVER = "tcp://127.0.0.1:9292"
 # A person waits for this; a broker that recovers a large log needs less than two seconds.
 CONNECT_TIMEOUT_MS = 5_000
+# A broker that is there is given time: a topic of a thousand partitions takes thousands of fsyncs.
+REQUEST_TIMEOUT_MS = 120_000
 
 ServerOption = Annotated[str, typer.Option("--server", envvar="LOGSVC_SERVER", help="Address of the broker.")]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print data.")]
@@ -23,8 +25,18 @@ ConfigOption = Annotated[
 
 
 def connect(server: str) -> Admin:
-    """An admin client whose requests end after CONNECT_TIMEOUT_MS."""
-    return Admin(server, client_id="logsvc-cli", timeout_ms=CONNECT_TIMEOUT_MS)
+    """An admin client of a broker that answers; its requests end after REQUEST_TIMEOUT_MS.
+
+    Raises RequestTimeout when nobody has answered after CONNECT_TIMEOUT_MS.
+    """
+    admin = Admin(server, client_id="logsvc-cli", timeout_ms=CONNECT_TIMEOUT_MS)
+    try:
+        admin.ping()
+    except BaseException:
+        admin.close()
+        raise
+    admin.timeout_ms = REQUEST_TIMEOUT_MS
+    return admin
 
 
 def parse_settings(pairs: list[str] | None) -> dict[str, str]:

@@ -152,7 +152,7 @@ def first_ack(broker: BrokerProcess) -> None:
 
 def fill_partitions(broker: BrokerProcess, partitions: int) -> None:
     """A topic with a record in each of its partitions."""
-    with Admin(broker.server) as admin:
+    with Admin(broker.server, timeout_ms=120_000) as admin:
         admin.create_topic("many", partitions=partitions)
     with Producer(broker.server) as producer:
         deliveries = [producer.send("many", b"x" * 100, partition=number) for number in range(partitions)]
