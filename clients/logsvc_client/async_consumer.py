@@ -11,9 +11,8 @@ from typing import Self, TypeVar
 
 from logsvc_client.consumer import CLOSE_TIMEOUT_SECONDS, ITERATION_WAIT_MS
 from logsvc_client.consumer_core import ConsumerCore
-from logsvc_client.partitioner import murmur2
 from logsvc_client.records import Record, TopicPartition
-from logsvc_client.worker import CONCURRENCY_MAX, QUEUED_PER_WORKER, RUN_WAIT_SECONDS
+from logsvc_client.worker import CONCURRENCY_MAX, QUEUED_PER_WORKER, RUN_WAIT_SECONDS, lane
 from logsvc_common.errors import InvalidConfig, InvalidRequest, LogsvcError, RequestTimeout
 from logsvc_common.messages import EARLIEST, LATEST, FetchOffsetsReply, ListOffsetsReply
 from logsvc_common.retry import RetryPolicy
@@ -83,17 +82,16 @@ class AsyncConsumer(ConsumerCore):
         handout = self._handout
         while not self._stopped:
             records = await self.poll(ITERATION_WAIT_MS)
-            handout.cursor, moved = 0, handout.moved
+            handout.cursor, turn, calm = 0, handout.turn, handout.calm or self
             for given, record in enumerate(records, 1):
-                if handout.restless:
-                    if handout.moved != moved or self._stopped:
+                if handout.calm is not calm:
+                    if handout.turn != turn or self._stopped:
                         break
                     if not handout.admit(record):
+                        handout.cursor = given
                         continue
                 handout.cursor = given
                 yield record
-            else:
-                handout.cursor = -1
 
     async def run(self, handler: AsyncHandler, *, retry: RetryPolicy | None = None, concurrency: int = 1) -> None:
         """As `Consumer.run`, with up to `concurrency` calls of the handler under way; those of a key one after another."""
@@ -118,8 +116,7 @@ class AsyncConsumer(ConsumerCore):
                 records = self._handout.take(room, one_by_one=True) if room > 0 else []
                 for record in records:
                     turn += 1
-                    place = turn if record.key is None else murmur2(record.key)
-                    queues[place % concurrency].put_nowait(record)
+                    queues[lane(record, self._handout.ordering, turn) % concurrency].put_nowait(record)
                 if not records and not self._stopped:
                     await self._wait_news(RUN_WAIT_SECONDS)
         finally:
@@ -146,7 +143,7 @@ class AsyncConsumer(ConsumerCore):
     def stop(self) -> None:
         """As `Consumer.stop`."""
         self._stopped = True
-        self._handout.restless = True
+        self._handout.unsettle()
         self._tell()
 
     # Verdicts and positions

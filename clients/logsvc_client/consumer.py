@@ -77,17 +77,16 @@ class Consumer(ConsumerCore):
         handout = self._handout
         while not self._stopped:
             records = self.poll(ITERATION_WAIT_MS)
-            handout.cursor, moved = 0, handout.moved
+            handout.cursor, turn, calm = 0, handout.turn, handout.calm or self
             for given, record in enumerate(records, 1):
-                if handout.restless:
-                    if handout.moved != moved or self._stopped:
+                if handout.calm is not calm:
+                    if handout.turn != turn or self._stopped:
                         break
                     if not handout.admit(record):
+                        handout.cursor = given
                         continue
                 handout.cursor = given
                 yield record
-            else:
-                handout.cursor = -1
 
     def run(self, handler: Handler, *, retry: RetryPolicy | None = None, concurrency: int = 1) -> None:
         """Call `handler` with each record until `stop`, SIGTERM or SIGINT (the signals when on the main thread).
@@ -110,7 +109,7 @@ class Consumer(ConsumerCore):
     def stop(self) -> None:
         """End `run` and iteration soon; from any thread."""
         self._stopped = True
-        self._handout.restless = True
+        self._handout.unsettle()
         if self._worker is not None:
             self._worker.stop()
         self._news.set()

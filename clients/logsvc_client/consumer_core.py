@@ -146,8 +146,8 @@ class ConsumerCore:
             partition.move(offset)
             if partition.tp in engine.progress:
                 engine.progress[partition.tp].begin(offset)
-            self._handout.moved += 1
-            self._handout.restless = True
+            self._handout.turn += 1
+            self._handout.unsettle()
         self._transport.wake()
 
     def pause(self, partitions: Sequence[TopicPartition]) -> None:

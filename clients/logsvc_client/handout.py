@@ -45,9 +45,16 @@ class Handout:
         self._runs: list[Run] = []
         self._given: dict[PartitionFetch, tuple[int, int]] = {}  # version and offset up to which the user was given all
         self._given_due: dict[tuple[TopicPartition, int], PartitionProgress] = {}
-        self.cursor = -1  # iteration: how many of the list the user has been given; -1: all of it
+        self._one_by_one = False
+        self.cursor = -1  # iteration: how many of the list have been given to the user, or parked; -1: all
         self.restless = False  # records taken must be looked at again before they are handled
-        self.moved = 0  # counts seeks: what was taken before may be stale
+        self.turn = 0  # counts takes and seeks: a list taken in an earlier turn is not to be gone on with
+        self.calm: object = object()  # what an iteration compares, record by record: changes when it must look closer
+
+    @property
+    def ordering(self) -> str:
+        """What keeps its order through failures: `key`, `partition` or `none`."""
+        return self._engine.retry.ordering
 
     # Taking
 
@@ -57,16 +64,19 @@ class Handout:
         Raises what went wrong: CorruptBatch, OffsetOutOfRange, NoOffset, UnknownTopic, ClientClosed, ...
         """
         engine = self._engine
+        self._one_by_one = one_by_one
         with engine.lock:
             self._note_given(len(self._list) if self.cursor < 0 else self.cursor)
             if self._settle_on_take:
                 self._settle()
             engine.reconcile()
             self._raise_error()
-            if self.restless:
-                self.restless = any(not progress.quiet for progress in engine.progress.values())
+            self.turn += 1
+            self.restless = self.restless and any(not progress.quiet for progress in engine.progress.values())
+            self.calm = object()
             if 0 <= self.cursor < len(self._list) and self._keep_rest(self.cursor):
-                return self._list
+                self.cursor = -1 if len(self._list) <= records_max else records_max
+                return self._list[:records_max]
             records = self._take_due(records_max, one_by_one)
         while len(records) < records_max:
             with engine.lock:
@@ -104,8 +114,13 @@ class Handout:
                 kept = self._list[max(run.begin, count) : run.end]
                 runs.append(run._replace(begin=len(rest), end=len(rest) + len(kept)))
                 rest += kept
-        self._list, self._due, self._runs, self.cursor = rest, due, runs, -1
+        self._list, self._due, self._runs = rest, due, runs
         return bool(rest)
+
+    def unsettle(self) -> None:
+        """Records taken already must be looked at again before they are handled: something has failed, or was moved."""
+        self.restless = True
+        self.calm = None
 
     def _raise_error(self) -> None:
         engine = self._engine
@@ -195,25 +210,37 @@ class Handout:
         return records
 
     def admit(self, record: Record) -> bool:
-        """Whether a record taken earlier may still be handled. If not, it is parked, or is nobody's business here any more.
+        """Whether a record taken earlier may still be handled. If not, it is parked, read again later, or somebody else's.
 
-        For iteration and `run`: between taking and handling, a record of its key may have failed.
+        For iteration and `run`: between taking and handling, a record before it may have failed.
         """
         engine = self._engine
         tp = TopicPartition(record.topic, record.partition)
         with engine.lock:
-            progress = engine.progress.get(tp)
-            if progress is None:
+            progress, partition = engine.progress.get(tp), engine.fetcher.partitions.get(tp)
+            if progress is None or partition is None:
                 if tp in engine.revoking:
                     engine.revoking[tp].abandon(record.offset)
                 return engine.group is None
             if progress.is_redelivered(record.offset):
                 return True
+            if not (progress.has_handed(record.offset) if self._one_by_one else record.offset < partition.position):
+                return False  # It was given back, and is read again.
+            if engine.retry.ordering == "partition" and progress.failing:
+                self._give_back(progress, partition, record.offset)
+                return False
             if engine.retry.ordering == "key" and progress.waits(record.key):
                 progress.park(record)
                 engine.transport.wake()
                 return False
             return True
+
+    def _give_back(self, progress: PartitionProgress, partition: PartitionFetch, offset: int) -> None:
+        """The partition waits behind a failure: what was taken beyond it is read again when it is done."""
+        if not self._one_by_one:
+            progress.advance(offset)  # All before it was given to the user.
+        progress.take_back(offset)
+        partition.move(offset)
 
     # Settling
 
@@ -245,19 +272,22 @@ class Handout:
         for (tp, offset), progress in self._given_due.items():
             if assigned.get(tp) is progress and progress.is_redelivered(offset):
                 progress.finish(offset)
+                self._engine.update_held(tp)
         self._given, self._given_due = {}, {}
 
     # One by one
 
     def finish(self, record: Record) -> None:
         """A record was handled."""
-        with self._engine.lock:
-            progress = self._engine.progress.get(TopicPartition(record.topic, record.partition))
-            progress = progress or self._engine.revoking.get(TopicPartition(record.topic, record.partition))
+        engine = self._engine
+        tp = TopicPartition(record.topic, record.partition)
+        with engine.lock:
+            progress = engine.progress.get(tp) or engine.revoking.get(tp)
             if progress is not None:
                 progress.finish(record.offset)
-                if progress.urgent:
-                    self._engine.transport.wake()
+                if progress.urgent or tp in engine.revoking:
+                    engine.update_held(tp)
+                    engine.transport.wake()
 
     def fail(self, record: Record, error: BaseException | str) -> None:
         """A record has failed: the group's retry policy decides what happens to it. The broker is told at once."""
@@ -271,7 +301,7 @@ class Handout:
             if progress is None:
                 return  # The partition is another member's: it gets the record too.
             progress.fail(record, message, exception_class, stacktrace)
-            self.restless = True
+            self.unsettle()
             engine.update_held(tp)
             engine.transport.wake()
 

@@ -180,6 +180,15 @@ class PartitionProgress:
         """True for a redelivered record in the user's hands."""
         return offset in self._redelivered
 
+    def has_handed(self, offset: int) -> bool:
+        """True for a new record handed out one by one whose verdict is missing."""
+        return offset in self._handed and offset not in self._finished
+
+    def take_back(self, offset: int) -> None:
+        """The new records handed out one by one from `offset` on are handed out again later."""
+        while self._handed and self._handed[-1] >= offset:
+            self._finished.discard(self._handed.pop())
+
     def abandon(self, offset: int) -> None:
         """A record handed out one by one goes back unspent: it will not be handled here, and progress ends before it."""
         self._redelivered.pop(offset, None)

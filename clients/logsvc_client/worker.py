@@ -89,8 +89,7 @@ class Worker:
                 records = self._handout.take(room, one_by_one=True) if room > 0 else []
                 for record in records:
                     turn += 1
-                    place = turn if record.key is None else murmur2(record.key)
-                    queues[place % self._concurrency].put(record)
+                    queues[lane(record, self._handout.ordering, turn) % self._concurrency].put(record)
                 if not records and not self._stopping:
                     self._news.wait(RUN_WAIT_SECONDS)
         finally:
@@ -106,6 +105,13 @@ class Worker:
                 self.handle(record)
             if queue.empty():
                 self._news.set()  # There is room for more.
+
+
+def lane(record: Record, ordering: str, turn: int) -> int:
+    """A number that records which must be handled one after another share; `turn` for those that need not."""
+    if ordering == "partition":
+        return record.partition
+    return turn if ordering == "none" or record.key is None else murmur2(record.key)
 
 
 @contextmanager
