@@ -78,7 +78,8 @@ class LogDirectory:
         """Make the folder if needed, take its lock, recover everything in it.
 
         `now_ms`: producers not heard of for a day are forgotten. `reserve_bytes`: free space below which
-        writes to other than internal topics are refused. Raises DataFolderLocked when another broker has it, DataFolderUnusable when it cannot be used.
+        writes to other than internal topics are refused. Raises DataFolderLocked when another broker has it,
+        DataFolderUnusable when it cannot be used.
         """
         path = path.rstrip("/") or "/"
         try:
