@@ -5,18 +5,17 @@ entry is done, so success costs nothing here. An entry is recorded by whoever us
 its state log) and outlives restarts; that a record is in a consumer's hands right now (DELIVERED) is not recorded, because
 a hand-out is not a failure: after a restart or a change of owner it is simply due again.
 
-    NEW ------ park ------> PARKED ---- deliver ---+
-     |                        ^  \\-- done --> DONE  |
-     |                        +----- repark -----+ |
-     +-- fail -> WAITING -- deliver --> DELIVERED <+      DELIVERED -- done / discard --> DONE
-     |             ^------ fail, release ---|             DELIVERED -- pause -----------> PAUSED
-     +-- dead-letter --> DEAD_LETTERING <---+             DEAD_LETTERING -- letter -----> DONE
+    NEW              park -> PARKED    fail -> WAITING     budget spent -> DEAD_LETTERING, PAUSED or DONE
+    WAITING, PARKED  deliver -> DELIVERED    done -> DONE
+    DELIVERED        release -> what it was    fail -> WAITING    done -> DONE    budget spent -> as for NEW
+    DEAD_LETTERING   letter -> DONE
 
 `TRANSITIONS` is the whole of it; an event without a row has no effect. That makes a commit safe to send twice: when its
 answer was lost, its failures find entries that are WAITING already, and spend nothing again.
 
 Order is kept in lanes. Under `ordering=key` the lane is the record's key, under `partition` the whole partition, under
-`none` there is none. Only the lowest unfinished offset of a lane can be due.
+`none` there is none. Only the lowest unfinished offset of a lane can be due. Outcomes keep that order as long as a failure
+comes with the commit that passes it: what was handled, but not committed, ahead of one is read again and may fail then.
 
 `plan` decides without changing anything; `put` and `set_committed` apply what was decided. Due times are wall-clock, since
 they must mean something after a restart; `reanchor` bounds them by the wait that was chosen when the clock has gone back.
@@ -30,7 +29,7 @@ from typing import NamedTuple
 import msgspec
 from sortedcontainers import SortedList
 
-from logsvc_common.messages import CommitPartition, DueRecord, Failure, Outstanding, Verdict
+from logsvc_common.messages import CommitPartition, DueRecord, Failure, Outstanding, Parked, Verdict
 from logsvc_common.retry import RetryPolicy
 
 ENTRY_ERROR_BYTES_MAX = 200  # of the error kept with an entry; a dead letter carries more
@@ -162,87 +161,34 @@ class FailedOffsets:
         `now_ms` is wall-clock; `unit` gives random numbers in [0, 1) for the jitter.
         """
         committed = max(self.committed, commit.offset)
-        changes: dict[int, FailedOffset | None] = {}
         if not (commit.failed or commit.parked or commit.done or self._ahead):
-            return Plan(committed, changes, [], [])
+            return Plan(committed, {}, [], [])
+        draft = _Draft(self, committed)
         for offset in self._ahead:
             if offset < committed:
-                changes[offset] = None
+                draft.changes[offset] = None
         for offset in commit.done:
-            self._finish(offset, self._state(offset), Event.DONE, committed, changes)
-        exhausted: list[Exhausted] = []
-        verdicts = [self._fail(failure, policy, committed, now_ms, unit, changes, exhausted) for failure in commit.failed]
+            draft.finish(offset, Event.DONE)
+        verdicts = [draft.fail(failure, policy, now_ms, unit) for failure in commit.failed]
         for parked in commit.parked:
-            # Below the old committed offset and without an entry, it was parked, handed out and done before: a commit resent.
-            if parked.offset >= self.committed and parked.offset not in self._entries and parked.offset not in changes:
-                changes[parked.offset] = FailedOffset(State.PARKED, 0, parked.key_hash, Ordering(policy.ordering))
-        return Plan(committed, changes, verdicts, exhausted)
+            draft.park(parked, policy)
+        return Plan(committed, draft.changes, verdicts, draft.exhausted)
 
     def plan_letter_written(self, offset: int) -> Plan:
         """What the completion of a dead letter changes; nothing when it is known already."""
-        changes: dict[int, FailedOffset | None] = {}
-        self._finish(offset, self._state(offset), Event.LETTER, self.committed, changes)
-        return Plan(self.committed, changes, [], [])
+        draft = _Draft(self, self.committed)
+        draft.finish(offset, Event.LETTER)
+        return Plan(self.committed, draft.changes, [], [])
 
-    def _fail(
-        self,
-        failure: Failure,
-        policy: RetryPolicy,
-        committed: int,
-        now_ms: int,
-        unit: Callable[[], float],
-        changes: dict[int, FailedOffset | None],
-        exhausted: list[Exhausted],
-    ) -> Verdict:
-        offset = failure.offset
-        if offset in changes:  # named twice in one commit, or done as well: the first word counts
-            return _verdict(offset, changes[offset], now_ms)
-        entry = self._entries.get(offset)
-        if entry is None and offset < self.committed:
-            return _verdict(offset, None, now_ms)
-        attempts = 1 if entry is None else entry.attempts + 1
-        state = self._state(offset)
-        if failure.attempt and entry is not None:
-            # The attempt's number proves a hand-out that a restart has forgotten, and tells a resent report from a new one.
-            if failure.attempt != attempts:
-                return _verdict(offset, entry, now_ms)
-            state = State.DELIVERED if state in (State.WAITING, State.PARKED) else state
-        skips = policy.skips_retries(failure.exception_class)
-        over = skips or attempts >= policy.max_attempts
-        event = Event(policy.on_exhausted) if over else Event.FAIL
-        following = TRANSITIONS.get((state, event))
-        if following is None:
-            return _verdict(offset, entry, now_ms)
-        if following is State.DONE:
-            self._finish(offset, state, event, committed, changes)
-            return Verdict(offset, "discarded", attempts)
-        wait_ms = 0 if over else policy.backoff_ms(attempts, unit())
-        first_failure_ms = entry.first_failure_ms if entry is not None and entry.first_failure_ms else now_ms
-        changes[offset] = made = FailedOffset(
-            following,
-            attempts,
-            failure.key_hash if entry is None else entry.key_hash,
-            Ordering(policy.ordering),
-            now_ms + wait_ms,
-            wait_ms,
-            first_failure_ms,
-            cut(failure.error, ENTRY_ERROR_BYTES_MAX),
-        )
-        if following is State.DEAD_LETTERING:
-            exhausted.append(Exhausted(failure, attempts, first_failure_ms, "no_retry" if skips else "exhausted"))
-        return _verdict(offset, made, now_ms)
-
-    def _finish(self, offset: int, state: State, event: Event, committed: int, changes: dict[int, FailedOffset | None]) -> None:
-        if TRANSITIONS.get((state, event)) is not State.DONE:
-            return
-        # Above the committed offset it must be remembered, or whoever reads on from there would take it for a new record.
-        changes[offset] = FailedOffset(State.DONE, 0, None) if offset >= committed else None
-
-    def _state(self, offset: int) -> State:
+    def state(self, offset: int) -> State:
+        """Where the record stands, hand-outs included. Below the committed offset, NEW means done."""
         if offset in self._delivered:
             return State.DELIVERED
         entry = self._entries.get(offset)
         return State.NEW if entry is None else entry.state
+
+    def entry(self, offset: int) -> FailedOffset | None:
+        return self._entries.get(offset)
 
     # Apply
 
@@ -386,9 +332,7 @@ class FailedOffsets:
 
     def outstanding(self) -> list[Outstanding]:
         """Every entry, ascending."""
-        return [
-            Outstanding(offset, entry.key_hash, str(self._state(offset))) for offset, entry in sorted(self._entries.items())
-        ]
+        return [Outstanding(offset, entry.key_hash, str(self.state(offset))) for offset, entry in sorted(self._entries.items())]
 
     def counts(self) -> dict[str, int]:
         """Unfinished entries by state, DELIVERED counted apart from what it was handed out of."""
@@ -405,6 +349,71 @@ class FailedOffsets:
     def entries(self) -> dict[int, FailedOffset]:
         """The recorded entries by offset, ascending; a copy."""
         return dict(sorted(self._entries.items()))
+
+
+class _Draft:
+    """A plan in the making: the changes so far, and the rules by which one more is made."""
+
+    __slots__ = ("_committed", "_failed", "changes", "exhausted")
+
+    def __init__(self, failed: FailedOffsets, committed: int) -> None:
+        self._failed = failed
+        self._committed = committed  # as it will be
+        self.changes: dict[int, FailedOffset | None] = {}
+        self.exhausted: list[Exhausted] = []
+
+    def finish(self, offset: int, event: Event) -> None:
+        if TRANSITIONS.get((self._failed.state(offset), event)) is State.DONE:
+            self._put_done(offset)
+
+    def _put_done(self, offset: int) -> None:
+        # Above the committed offset it must be remembered, or whoever reads on from there would take it for a new record.
+        self.changes[offset] = FailedOffset(State.DONE, 0, None) if offset >= self._committed else None
+
+    def park(self, parked: Parked, policy: RetryPolicy) -> None:
+        # Below the old committed offset and without an entry it was parked, handed out and done before: a commit sent again.
+        if self._failed.state(parked.offset) is State.NEW and parked.offset >= self._failed.committed:
+            self.changes.setdefault(parked.offset, FailedOffset(State.PARKED, 0, parked.key_hash, Ordering(policy.ordering)))
+
+    def fail(self, failure: Failure, policy: RetryPolicy, now_ms: int, unit: Callable[[], float]) -> Verdict:
+        offset, entry = failure.offset, self._failed.entry(failure.offset)
+        if offset in self.changes:  # named twice in one commit, or done as well: the first word counts
+            return _verdict(offset, self.changes[offset], now_ms)
+        state = self._state_before(failure, entry)
+        attempts = 1 if entry is None else entry.attempts + 1
+        skips = policy.skips_retries(failure.exception_class)
+        event = Event(policy.on_exhausted) if skips or attempts >= policy.max_attempts else Event.FAIL
+        following = TRANSITIONS.get((state, event))
+        if following is None:
+            return _verdict(offset, entry, now_ms)
+        if following is State.DONE:
+            self._put_done(offset)
+            return Verdict(offset, "discarded", attempts)
+        wait_ms = policy.backoff_ms(attempts, unit()) if following is State.WAITING else 0
+        self.changes[offset] = made = FailedOffset(
+            following,
+            attempts,
+            failure.key_hash if entry is None else entry.key_hash,
+            Ordering(policy.ordering),
+            now_ms + wait_ms,
+            wait_ms,
+            now_ms if entry is None or not entry.attempts else entry.first_failure_ms,
+            cut(failure.error, ENTRY_ERROR_BYTES_MAX),
+        )
+        if following is State.DEAD_LETTERING:
+            reason = "no_retry" if skips else "exhausted"
+            self.exhausted.append(Exhausted(failure, attempts, made.first_failure_ms, reason))
+        return _verdict(offset, made, now_ms)
+
+    def _state_before(self, failure: Failure, entry: FailedOffset | None) -> State:
+        """The state this report finds the record in. The attempt's number, when it has one, tells a report sent twice from a
+        second failure, and proves a hand-out that a restart has forgotten."""
+        state = self._failed.state(failure.offset)
+        if entry is None:
+            return State.DONE if failure.offset < self._failed.committed else State.NEW
+        if not failure.attempt or state not in (State.WAITING, State.PARKED, State.DELIVERED):
+            return state
+        return State.DELIVERED if failure.attempt == entry.attempts + 1 else entry.state
 
 
 def _verdict(offset: int, entry: FailedOffset | None, now_ms: int) -> Verdict:

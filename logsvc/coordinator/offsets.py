@@ -88,9 +88,8 @@ def commit(
 ) -> Outcome:
     """Record progress and failures. Raises InvalidRequest when a partition is named twice, and what `check_committer` does."""
     member = check_committer(group, request)
-    if len(request.partitions) > 1 and len({(part.topic, part.partition) for part in request.partitions}) != len(
-        request.partitions
-    ):
+    named = {(part.topic, part.partition) for part in request.partitions}
+    if len(named) != len(request.partitions):
         raise InvalidRequest("a partition is named twice in one commit")
     policy = request.retry if request.retry is not None else DEFAULT_POLICY
     records: list[StateRecord] = []
