@@ -81,7 +81,7 @@ class App:
         settings = self._settings
         sys.setswitchinterval(SWITCH_SECONDS)
         _raise_file_limit()
-        metrics = BrokerMetrics(source=self._sample)
+        metrics = BrokerMetrics(source=self._sample, kafka_names=settings.kafka_exporter_names)
         if settings.http_port != HTTP_OFF:
             self._http = HttpListener(host=settings.http_host, port=settings.http_port, metrics=metrics, health=self._health)
             self._http.bind()

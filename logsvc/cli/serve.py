@@ -39,6 +39,10 @@ def serve(
         int | None, typer.Option(help="0 takes any free one, -1 serves none. [default: 9293]", show_default=False)
     ] = None,
     log_json: Annotated[bool | None, typer.Option("--log-json", help="Log as JSON lines.", show_default=False)] = None,
+    kafka_exporter_names: Annotated[
+        bool | None,
+        typer.Option("--kafka-exporter-names", help="Serve metrics under kafka_exporter's names too.", show_default=False),
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     format: Annotated[Format, typer.Option(help="How to say where it listens.")] = Format.TEXT,
 ) -> None:
@@ -53,7 +57,14 @@ def serve(
       logsvc serve --data-dir /var/lib/logsvc --bind tcp://127.0.0.1:9292
       logsvc serve --bind tcp://127.0.0.1:0 --http-port 0 --format json
     """
-    given = {"data_dir": data_dir, "bind": bind, "http_host": http_host, "http_port": http_port, "log_json": log_json}
+    given = {
+        "data_dir": data_dir,
+        "bind": bind,
+        "http_host": http_host,
+        "http_port": http_port,
+        "log_json": log_json,
+        "kafka_exporter_names": kafka_exporter_names,
+    }
     settings = _settings({name: str(value) for name, value in given.items() if value is not None})
     _refuse_other_hosts(settings)
     _log_to_stderr(log_level, as_json=settings.log_json)

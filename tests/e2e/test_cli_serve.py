@@ -144,6 +144,14 @@ def test_metrics_and_health_are_served() -> None:
     assert json.loads(pages["readyz"])["status"] == "ready"
 
 
+def test_dashboards_made_for_kafka_exporter_find_their_names_when_asked_for() -> None:
+    with broker_process(None, "--kafka-exporter-names") as broker:
+        with Admin(broker.server) as admin:
+            admin.create_topic("orders", partitions=2)
+        with urllib.request.urlopen(f"{broker.http_url}/metrics", timeout=10) as answer:
+            assert 'kafka_topic_partitions{topic="orders"} 2.0' in answer.read().decode()
+
+
 class TestBrokerProcess:
     def test_killed_and_started_again_it_has_what_was_acknowledged_on_the_same_port(self) -> None:
         with broker_process() as broker:
