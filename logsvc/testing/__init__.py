@@ -9,6 +9,7 @@ With pytest nothing needs importing: ask for the fixture `logsvc_broker`. The na
 that the pytest plugin, which every test run of its users imports, costs nothing to those who do not use it.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = ["BrokerProcess", "EmbeddedBroker", "broker_process", "embedded_broker"]
 
+_HOMES = {"BrokerProcess": "process", "EmbeddedBroker": "embedded", "broker_process": "process", "embedded_broker": "embedded"}
+
 
 def __getattr__(name: str) -> object:
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from logsvc.testing import embedded, process
-
-    return getattr(embedded, name, None) or getattr(process, name)
+    return getattr(import_module(f"logsvc.testing.{_HOMES[name]}"), name)
