@@ -17,7 +17,7 @@ from logsvc_client.engine import Engine
 from logsvc_client.fetcher import Chunk, PartitionFetch
 from logsvc_client.progress import PartitionProgress
 from logsvc_client.records import Record, TopicPartition
-from logsvc_common.batch import check_crc, decode
+from logsvc_common.batch import check_crc, decode_into
 from logsvc_common.errors import CorruptBatch, InvalidRequest
 
 ERROR_CHARACTERS_MAX = 4_096
@@ -142,7 +142,12 @@ class Handout:
         header, data = chunk
         try:
             check_crc(data, header)
-            raws = decode(data)
+            records = decode_into(
+                data,
+                lambda raws: [
+                    Record(topic, number, raw.offset, raw.timestamp, raw.key, raw.value, tuple(raw.headers)) for raw in raws
+                ],
+            )
         except CorruptBatch as error:
             where = f"{topic}-{number}, batch at offset {header.base_offset}"
             with self._engine.lock:
@@ -151,9 +156,7 @@ class Handout:
                     partition.move(position)
                     partition.error = CorruptBatch(f"{where}: {error}")
             return None
-        if header.base_offset < position:
-            raws = [raw for raw in raws if raw.offset >= position]
-        return [Record(topic, number, raw.offset, raw.timestamp, raw.key, raw.value, tuple(raw.headers)) for raw in raws]
+        return records if header.base_offset >= position else [record for record in records if record.offset >= position]
 
     def _hand_out(self, partition: PartitionFetch, records: list[Record], records_max: int, one_by_one: bool) -> None:
         """Append what is decoded to `records`, as far as there is room, without what waits or is skipped."""

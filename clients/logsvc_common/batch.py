@@ -20,7 +20,7 @@ header itself, inflates into a buffer of bounded size, and hands the reader only
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import cramjam
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
@@ -160,17 +160,34 @@ class RawRecord(Protocol):
     headers: list[Header]
 
 
+class _HasOffset(Protocol):
+    @property
+    def offset(self) -> int: ...
+
+
+RecordT = TypeVar("RecordT", bound=_HasOffset)
+
+
 def decode(batch: Buffer) -> list[RawRecord]:
     """Every record of one whole batch, decompressed, their offsets within the header's. The CRC is not checked here: see
     `check_crc`.
 
     Raises CorruptBatch for records that do not parse, or that would inflate to more than DECODED_BYTES_MAX bytes.
     """
+    return decode_into(batch, list)
+
+
+def decode_into(batch: Buffer, build: Callable[[Iterable[RawRecord]], list[RecordT]]) -> list[RecordT]:
+    """As `decode`, of what `build` makes of the records while they are read.
+
+    The garbage collector tracks the codec's own records. A `build` that turns each into something it does not track, before
+    it takes the next, spares it from walking thousands of them; that halves the cost of reading.
+    """
     header = parse_header(batch)
     if header.size != len(batch):
         raise CorruptBatch(f"a batch of {header.size} bytes in {len(batch)} bytes")
     try:
-        records: list[RawRecord] = list(DefaultRecordBatch(_inflate(batch, header.codec) if header.codec else _followed(batch)))
+        records = build(DefaultRecordBatch(_inflate(batch, header.codec) if header.codec else _followed(batch)))
     except CorruptBatch:
         raise
     except Exception as error:
