@@ -1,10 +1,10 @@
 """`logsvc demo`: the main job on one screen: a log in, two consumers, failures retried, dead letters, and numbers that add up.
 
 What is counted where matters, because the point is to see that nothing is lost: records in are counted by acknowledgement,
-handled ones by the handlers (each record once, however often it is delivered), dead letters and lag by the broker. The demo
-ends when the broker says that nothing is outstanding, and succeeds when
+handled and exhausted ones by the handlers (each record once, however often it is delivered), dead letters and lag by the
+broker. The demo ends when the broker says that nothing is outstanding, and succeeds when
 
-    in + left over from before = handled + dead-lettered    lag = 0    dead letters of the group = letters in its topic
+    in + left over from before = handled + dead-lettered    exhausted = dead-lettered    lag = 0    nothing outstanding
 """
 
 import tempfile
@@ -45,12 +45,13 @@ app = single_command()
 
 
 class Handlers:
-    """What the consumers' threads report: each record handled once, and how many deliveries were retries."""
+    """What the consumers' threads report: records handled and records that failed for the last time, and retries."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._seen: defaultdict[int, bytearray] = defaultdict(bytearray)  # by partition: 1 at the offsets handled
+        self._ended: defaultdict[int, bytearray] = defaultdict(bytearray)  # by partition: 1 at the offsets counted below
         self.handled = 0
+        self.exhausted = 0
         self.retried = 0
         self.errors: list[BaseException] = []
 
@@ -59,13 +60,24 @@ class Handlers:
         if record.attempt > 1:
             with self._lock:
                 self.retried += 1
-        parse(record.value or b"")
+        try:
+            parse(record.value or b"")
+        except ValueError:
+            if record.attempt >= RETRY.max_attempts:
+                self._end(record, handled=False)
+            raise
+        self._end(record, handled=True)
+
+    def _end(self, record: Record, *, handled: bool) -> None:
+        """The record has come to its end; only the first time counts."""
         with self._lock:
-            seen = self._seen[record.partition]
-            if record.offset >= len(seen):
-                seen.extend(bytes(record.offset + 1 - len(seen)))
-            self.handled += 1 - seen[record.offset]
-            seen[record.offset] = 1
+            ended = self._ended[record.partition]
+            if record.offset >= len(ended):
+                ended.extend(bytes(record.offset + 1 - len(ended)))
+            if not ended[record.offset]:
+                ended[record.offset] = 1
+                self.handled += handled
+                self.exhausted += not handled
 
     def run(self, consumer: Consumer) -> None:
         """A consumer's life, in a thread of its own."""
@@ -82,6 +94,7 @@ class Report:
     records_in: int = 0
     left_over: int = 0
     handled: int = 0
+    exhausted: int = 0
     retried: int = 0
     dead_lettered: int = 0
     lag: int = 0
@@ -95,6 +108,8 @@ class Report:
         expected = self.records_in + self.left_over
         if expected != self.handled + self.dead_lettered:
             self.problems.append(f"{expected} records, but {self.handled} handled + {self.dead_lettered} dead letters")
+        if self.exhausted != self.dead_lettered:
+            self.problems.append(f"{self.exhausted} records failed for good, but there are {self.dead_lettered} dead letters")
         if self.lag or self.outstanding:
             self.problems.append(f"the group is {self.lag} records behind and has {self.outstanding} failures under way")
 
@@ -165,7 +180,7 @@ def run(server: str, file: Path | None) -> Report:
         report.left_over = sum(_standing(admin))
         _produce(server, file, report)
         _consume(server, admin, handlers, report, letters_before)
-        report.handled, report.retried = handlers.handled, handlers.retried
+        report.handled, report.exhausted, report.retried = handlers.handled, handlers.exhausted, handlers.retried
         report.dead_lettered = _letters(admin) - letters_before
         report.lag, report.outstanding = _standing(admin)
     report.problems += [f"a consumer ended with {type(error).__name__}: {error}" for error in handlers.errors]

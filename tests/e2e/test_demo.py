@@ -140,7 +140,7 @@ def test_kept_the_folder_can_be_served(alone: Runner, tmp_path: Path, monkeypatc
 
 class TestTheCheck:
     def test_numbers_that_add_up_are_no_problem(self) -> None:
-        report = Report(records_in=5, left_over=1, handled=4, dead_lettered=2)
+        report = Report(records_in=5, left_over=1, handled=4, exhausted=2, dead_lettered=2)
         report.check()
         assert report.document()["ok"]
 
@@ -148,7 +148,9 @@ class TestTheCheck:
         "report",
         [
             Report(records_in=5, handled=4),
-            Report(records_in=5, handled=5, dead_lettered=1),
+            Report(records_in=5, handled=5, dead_lettered=1, exhausted=1),
+            Report(records_in=5, handled=4, dead_lettered=1),
+            Report(records_in=5, handled=5, exhausted=1),
             Report(records_in=5, handled=5, lag=1),
             Report(records_in=5, handled=5, outstanding=1),
         ],
