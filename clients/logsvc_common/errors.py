@@ -134,6 +134,12 @@ class FencedMemberEpoch(GroupError):
     code = 110
 
 
+class FencedInstanceId(GroupError):
+    """Another member has joined with this `instance_id` and taken its place: stop, and do not join again."""
+
+    code = 82
+
+
 class UnknownGroup(GroupError):
     """No group of that name."""
 

@@ -38,6 +38,9 @@ class Api(IntEnum):
     FETCH_RETRIES = 23
     LIST_GROUPS = 24
     DESCRIBE_GROUP = 25
+    START_REDRIVE = 30
+    LIST_REDRIVES = 31
+    CANCEL_REDRIVE = 32
 
 
 class Message(msgspec.Struct, array_like=True, frozen=True):

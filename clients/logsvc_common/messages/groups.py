@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from logsvc_common.breaker import DEFAULT_BREAKER, BreakerConfig
 from logsvc_common.messages.base import Api, Entries, Failures, Int64, Message, Request, Result
 from logsvc_common.retry import RetryPolicy
 
@@ -13,15 +14,23 @@ class TopicPartitions(Message, frozen=True):
 
 JOIN_EPOCH = 0
 LEAVE_EPOCH = -1
+STATIC_LEAVE_EPOCH = -2
 NO_MEMBER_EPOCH = -1
 
 
 class GroupHeartbeat(Request, frozen=True):
     """KIP-848's ConsumerGroupHeartbeat. `member_epoch` JOIN_EPOCH joins, LEAVE_EPOCH leaves.
 
-    `member_id` is made by the client, random. `topics`, `assignor` and `session_timeout_ms` are sent when joining or when
-    they change, else None. `owned` is what the member holds now; None when unchanged since the last heartbeat that was
-    answered without an assignment.
+    `member_id` is made by the client, random, anew with every start. `topics`, `assignor`, `session_timeout_ms` and `retry`
+    are sent when joining or when they change, else None. `owned` is what the member holds now; None when unchanged since the
+    last heartbeat that was answered without an assignment.
+
+    `retry` is the policy under which attempts are spent that nobody is left to report: those of a record that killed its
+    consumer. Without one it is RetryPolicy().
+
+    A member with an `instance_id` (static, KIP-345) sends it with every heartbeat. STATIC_LEAVE_EPOCH says that it will be
+    back: its partitions wait for it until its session ends. Whoever joins with its `instance_id` takes its place at once, and
+    what the one before sends is refused with FencedInstanceId, after which that one must not join again.
     """
 
     API: ClassVar[Api] = Api.GROUP_HEARTBEAT
@@ -34,6 +43,7 @@ class GroupHeartbeat(Request, frozen=True):
     assignor: str | None = None
     session_timeout_ms: Int64 | None = None
     owned: Entries[TopicPartitions] | None = None
+    retry: RetryPolicy | None = None
 
 
 class GroupHeartbeatReply(Message, frozen=True):
@@ -67,7 +77,12 @@ class Parked(Message, frozen=True):
 
 class CommitPartition(Message, frozen=True):
     """All below `offset` is done, failed or parked; -1 leaves the committed offset as it is. `done` lists retried or
-    unparked records that are handled now."""
+    unparked records that are handled now.
+
+    `attempting` is for a partition that is `isolated`: the one record that is handed to the handler as soon as this commit is
+    answered, new or redelivered; `offset` covers all that was handled before it. Should the member die then, that record has
+    spent an attempt. The next commit of the partition ends it. -1: none. `attempting_key_hash` is that of its key.
+    """
 
     topic: str
     partition: Int64
@@ -75,6 +90,8 @@ class CommitPartition(Message, frozen=True):
     failed: Failures[Failure] = []
     parked: Failures[Parked] = []
     done: Failures[Int64] = []
+    attempting: Int64 = -1
+    attempting_key_hash: Int64 | None = None
 
 
 class Commit(Request, frozen=True):
@@ -100,13 +117,19 @@ class Verdict(Message, frozen=True):
 
 
 class CommitResult(Result, frozen=True, kw_only=True):
-    """`full`: failed and parked records are at their cap; fetch no new ones here until some are done."""
+    """`full`: take no new records here: fetch none, and hand out none of those fetched already. Failed and parked records are
+    at their cap, the partition waits behind a failure, or the group's breaker is open. The next answer to FetchRetries says
+    when it is over.
+
+    `isolated`: a record of this partition seems to kill its consumers. Hand out one record of it at a time, new or
+    redelivered, each only after a commit that names it as `attempting` was answered without an error."""
 
     topic: str
     partition: Int64
     committed: Int64 = -1
     verdicts: list[Verdict] = []
     full: bool = False
+    isolated: bool = False
 
 
 class CommitReply(Message, frozen=True):
@@ -139,13 +162,14 @@ class Outstanding(Message, frozen=True):
 
 
 class FetchOffsetsResult(Result, frozen=True, kw_only=True):
-    """`committed` is -1 when the group has committed nothing here; `full` as in CommitResult."""
+    """`committed` is -1 when the group has committed nothing here; `full` and `isolated` as in CommitResult."""
 
     topic: str
     partition: Int64
     committed: Int64 = -1
     outstanding: list[Outstanding] = []
     full: bool = False
+    isolated: bool = False
 
 
 class FetchOffsetsReply(Message, frozen=True):
@@ -185,11 +209,13 @@ class RetriesResult(Result, frozen=True, kw_only=True):
 
 class FetchRetriesReply(Message, frozen=True):
     """Payload: one frame a result: the whole batches that hold its records, ascending. A record that retention has
-    removed is not in them: the member reports it failed. Partitions with nothing due are left out. `full` lists those of the
-    partitions asked for that should still take no new records."""
+    removed is not in them: the member reports it failed. Partitions with nothing due are left out. `full` and `isolated` list
+    those of the partitions asked for that are so now, as in CommitResult; those not listed are so no more. Of an isolated
+    partition at most one record is in here, and none while one is in the member's hands."""
 
     results: list[RetriesResult]
     full: list[TopicPartitions] = []
+    isolated: list[TopicPartitions] = []
 
 
 class ListGroups(Request, frozen=True):
@@ -197,7 +223,8 @@ class ListGroups(Request, frozen=True):
 
 
 class GroupListing(Message, frozen=True):
-    """`state` is `empty`, `assigning`, `reconciling` or `stable`; `lag` in records, over all its partitions."""
+    """`state` is `empty`, `assigning`, `reconciling` or `stable`; `lag` in records, over all its partitions; `breaker` as in
+    BreakerDescription."""
 
     group: str
     state: str
@@ -205,6 +232,7 @@ class GroupListing(Message, frozen=True):
     topics: list[str]
     lag: Int64
     failed: Int64 = 0
+    breaker: str = "closed"
 
 
 class ListGroupsReply(Message, frozen=True):
@@ -227,7 +255,8 @@ class MemberDescription(Message, frozen=True):
 
 class GroupPartition(Message, frozen=True):
     """`committed` -1: nothing yet. `lag_ms`: age of the first record not consumed, 0 when caught up. `failed` counts the
-    failed offsets by state. `member_id` is empty when nobody holds the partition."""
+    failed offsets by state. `member_id` is empty when nobody holds the partition. `deaths`: how many consumers have died
+    with records of it in hand, not counting those before the last good stretch; `isolated` since the second."""
 
     topic: str
     partition: Int64
@@ -238,6 +267,22 @@ class GroupPartition(Message, frozen=True):
     lag_ms: Int64
     member_id: str
     failed: dict[str, Int64] = {}
+    deaths: Int64 = 0
+    isolated: bool = False
+
+
+class BreakerDescription(Message, frozen=True):
+    """The flood breaker of a group. `state` is `closed`, `open` or `half_open`, or `off` when it is not enabled. `deliveries`
+    and `failures` are those of the window; `retry_in_ms` is when an open one lets a probe through, `successes` how many
+    probes have succeeded in a row, `opened` how often it has opened since the broker started."""
+
+    state: str = "closed"
+    deliveries: Int64 = 0
+    failures: Int64 = 0
+    retry_in_ms: Int64 = 0
+    successes: Int64 = 0
+    opened: Int64 = 0
+    config: BreakerConfig = DEFAULT_BREAKER
 
 
 class DescribeGroupReply(Message, frozen=True):
@@ -247,3 +292,4 @@ class DescribeGroupReply(Message, frozen=True):
     assignor: str
     members: list[MemberDescription]
     partitions: list[GroupPartition]
+    breaker: BreakerDescription = BreakerDescription()

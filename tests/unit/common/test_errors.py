@@ -38,6 +38,7 @@ def test_codes_below_a_thousand_are_kafkas() -> None:
         "GroupNotEmpty": 68,
         "UnknownGroup": 69,
         "GroupFull": 81,
+        "FencedInstanceId": 82,
         "BrokerOverloaded": 89,
         "FencedMemberEpoch": 110,
     }
