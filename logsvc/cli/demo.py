@@ -305,10 +305,14 @@ def _print(report: Report, kept: Path | None) -> None:
         rows.insert(1, ("left over from before", report.left_over))
     write_table(("WHAT", "COUNT"), rows)
     write_line("Where to look next:")
+    hints = [
+        (f"logsvc serve --data-dir {kept} &", "the same broker, to look into"),
+        (f"logsvc dlq show {DEAD_LETTERS}", "the lines that failed, and why"),
+        (f"logsvc group describe {GROUP}", "where the group stands"),
+        ("curl http://127.0.0.1:9293/metrics", "the same as metrics"),
+    ]
     if kept is None:
-        write_line("  logsvc demo --keep                        the same, and keep its folder to look into")
-        return
-    write_line(f"  logsvc serve --data-dir {kept} &")
-    write_line(f"  logsvc dlq show {DEAD_LETTERS}     the lines that failed, and why")
-    write_line(f"  logsvc group describe {GROUP}                where the group stands")
-    write_line("  curl http://127.0.0.1:9293/metrics         the same as metrics")
+        hints = [("logsvc demo --keep", "the same, and the folder stays to be looked into")]
+    width = max(len(command) for command, _ in hints)
+    for command, why in hints:
+        write_line(f"  {command:<{width}}  # {why}")
