@@ -15,8 +15,8 @@ committed offset, or are outstanding and come by redelivery.
 from collections import deque
 from collections.abc import Iterable
 
-from logsvc_client.partitioner import murmur2
 from logsvc_client.records import Record, TopicPartition
+from logsvc_common.keys import murmur2
 from logsvc_common.messages import CommitPartition, CommitResult, Failure, FetchOffsetsResult, Parked
 
 RESOLVED_STATES = frozenset({"dead_lettered", "discarded", "done"})

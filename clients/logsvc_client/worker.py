@@ -14,9 +14,9 @@ from queue import SimpleQueue
 from types import FrameType
 
 from logsvc_client.handout import Handout
-from logsvc_client.partitioner import murmur2
 from logsvc_client.records import Record
 from logsvc_common.errors import InvalidConfig
+from logsvc_common.keys import murmur2
 
 Handler = Callable[[Record], object]
 

@@ -41,6 +41,7 @@ from logsvc.storage.partition_log import PartitionLog
 from logsvc_common.batch import RecordData, check_crc, decode, encode, parse_header, split
 from logsvc_common.errors import LogsvcError, OffsetOutOfRange, UnknownTopic
 from logsvc_common.messages import (
+    CancelRedrive,
     Commit,
     CommitReply,
     DueRecord,
@@ -48,6 +49,8 @@ from logsvc_common.messages import (
     FetchRetries,
     FetchRetriesReply,
     GroupHeartbeat,
+    ListRedrives,
+    StartRedrive,
 )
 from logsvc_common.names import GROUPS_TOPIC
 
@@ -161,6 +164,9 @@ class GroupsHandler:
         self._handle(exchange.body, done)
 
     def fetch_offsets(self, exchange: Exchange[FetchOffsets]) -> None:
+        self._handle(exchange.body, partial(_answer, exchange))
+
+    def redrive(self, exchange: Exchange[StartRedrive | ListRedrives | CancelRedrive]) -> None:
         self._handle(exchange.body, partial(_answer, exchange))
 
     def fetch_retries(self, exchange: Exchange[FetchRetries]) -> None:

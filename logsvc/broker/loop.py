@@ -110,6 +110,9 @@ class Broker:
             Api.FETCH_RETRIES: self.groups.fetch_retries,
             Api.LIST_GROUPS: self.groups.views.list_groups,
             Api.DESCRIBE_GROUP: self.groups.views.describe_group,
+            Api.START_REDRIVE: self.groups.redrive,
+            Api.LIST_REDRIVES: self.groups.redrive,
+            Api.CANCEL_REDRIVE: self.groups.redrive,
         }
 
     def load(self) -> None:

@@ -57,7 +57,7 @@ DOORS = {
     "aiokafka": {"clients/logsvc_common/batch.py"},
     "cramjam": {"clients/logsvc_common/batch.py"},
     "fastcrc": {"clients/logsvc_common/batch.py", "logsvc/storage"},
-    "murmurhash2": {"clients/logsvc_client/partitioner.py"},
+    "murmurhash2": {"clients/logsvc_common/keys.py"},
     "zmq": {
         "clients/logsvc_client/transport.py",
         "logsvc/listeners",

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logsvc_client import partitioner
-from logsvc_client.partitioner import murmur2, murmur2_pure, next_sticky, partition_for
+from logsvc_client.partitioner import next_sticky, partition_for
+from logsvc_common import keys
+from logsvc_common.keys import murmur2, murmur2_pure
 
 KAFKA_VECTORS = [
     (b"21", -973932308),
@@ -24,7 +25,7 @@ def test_hash_is_kafkas(key: bytes, signed: int) -> None:
 
 
 def test_compiled_hash_is_in_use() -> None:
-    assert partitioner._compiled is not None
+    assert keys._compiled is not None
 
 
 @given(st.binary(max_size=100))

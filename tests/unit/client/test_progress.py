@@ -2,9 +2,9 @@
 
 import pytest
 
-from logsvc_client.partitioner import murmur2
 from logsvc_client.progress import PartitionProgress
 from logsvc_client.records import Record, TopicPartition
+from logsvc_common.keys import murmur2
 from logsvc_common.messages import CommitResult, FetchOffsetsResult, Outstanding, Verdict
 
 TP = TopicPartition("t", 0)
