@@ -13,8 +13,10 @@ must not lose records.
 import logging
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from logsvc.config import TopicConfig
 from logsvc.storage import checkpoint as checkpoints
@@ -39,6 +41,10 @@ from logsvc_common.names import check_topic, is_internal
 LOCK_FILE = ".lock"
 DELETE_SUFFIX = "-delete"
 PARTITIONS_PER_TOPIC_MAX = 10_000
+THREADS = 8  # for opening and closing partitions
+THREADED_FROM = 16  # partitions from which on threads are worth it
+T = TypeVar("T")
+R = TypeVar("R")
 _PARTITION_FOLDER = re.compile(r"([a-zA-Z0-9._-]{1,249})-(\d{1,5})\Z")
 _LOG = logging.getLogger(__name__)
 
@@ -106,11 +112,13 @@ class LogDirectory:
         for deleted in self._store.deletions():
             self._finish_delete(deleted.topic_id, deleted.name, deleted.partitions)
         names = set(self._disk.listdir(self.path))
+        wanted: list[tuple[Topic, int]] = []
         for found in self._store.load():
             topic = Topic(found.name, found.topic_id, _config(found.overrides), found.overrides, found.internal)
             self.topics[found.name] = topic
-            for partition in range(found.partitions):
-                topic.partitions.append(self._open_partition(topic, partition, names))
+            wanted.extend((topic, partition) for partition in range(found.partitions))
+        for log in _in_threads(lambda which: self._open_partition(*which, names), wanted):
+            self.topics[log.topic].partitions.append(log)
         self._adopt_strays(names)
 
     def _open_partition(self, topic: Topic, partition: int, names: set[str]) -> PartitionLog:
@@ -223,8 +231,8 @@ class LogDirectory:
         except OSError as error:
             raise StorageFailed(f"topic {topic.name!r} cannot be written: {error}") from error
         names = {f"{topic.name}-{partition}" for partition in range(count)}
-        for partition in range(len(topic.partitions), count):
-            topic.partitions.append(self._open_partition(topic, partition, names))
+        wanted = [(topic, partition) for partition in range(len(topic.partitions), count)]
+        topic.partitions += _in_threads(lambda which: self._open_partition(*which, names), wanted)
 
     def alter_topic(self, name: str, overrides: Mapping[str, str | None]) -> Topic:
         """Change settings; None takes one back to its default. Raises UnknownTopic, InvalidConfig, DiskFull, StorageFailed."""
@@ -298,15 +306,8 @@ class LogDirectory:
         """Close every partition, then release the lock. The first error is raised when all are closed."""
         if self._closed:
             return
-        errors: list[LogsvcError] = []
-        for partition in self.all_partitions():
-            try:
-                partition.close()
-            except LogsvcError as error:
-                _LOG.error("closing %s-%d: %s", partition.topic, partition.partition, error.message)
-                errors.append(error)
-        self._closed = True
-        self._lock.close()
+        errors = [error for error in _in_threads(_finish, self.all_partitions()) if error is not None]
+        self.abandon()
         if errors:
             raise errors[0]
 
@@ -316,6 +317,23 @@ class LogDirectory:
             partition.abandon()
         self._closed = True
         self._lock.close()
+
+
+def _finish(partition: PartitionLog) -> LogsvcError | None:
+    try:
+        partition.finish()
+    except LogsvcError as error:
+        _LOG.error("closing %s-%d: %s", partition.topic, partition.partition, error.message)
+        return error
+    return None
+
+
+def _in_threads(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """The results of `work` on every item, in order. Many items share threads: each waits for the disk most of the time."""
+    if len(items) < THREADED_FROM:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="storage") as pool:
+        return list(pool.map(work, items))
 
 
 def _config(overrides: Mapping[str, str]) -> TopicConfig:

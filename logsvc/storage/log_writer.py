@@ -92,7 +92,8 @@ class LogWriter:
         self._active = last
         self._tail = self._durable = LogPoint(recovered.end_offset, last.base_offset, last.size)
         self._retired: list[Segment] = []  # sealed, their files still open: closed when no sync can be using them
-        self._unnamed: Segment | None = None  # the segment whose file name no fsync of the folder has covered
+        # The segment whose file name no fsync of the folder has covered.
+        self._unnamed: Segment | None = last if recovered.changed or recovered.created else None
         self._checkpoint_due = recovered.changed
         self._uncheckpointed_bytes = 0
         self._closed = False
@@ -329,12 +330,18 @@ class LogWriter:
             return
         self._closed = True
         try:
-            if self.state is not PartitionState.FAILED and self._active.file is not None:
-                with self._lock:
-                    self._active.finish_time_index()
-                self.write_checkpoint()
+            self.finish()
         finally:
             self.abandon()
+
+    def finish(self) -> None:
+        """Write what `close` writes, if there is anything new. Raises StorageFailed, DiskFull."""
+        if self.state is PartitionState.FAILED or self._active.file is None:
+            return
+        with self._lock:
+            grown = self._active.finish_time_index()
+        if grown or self._checkpoint_due or self._uncheckpointed_bytes or self._tail is not self._durable:
+            self.write_checkpoint()
 
     def abandon(self) -> None:
         """Close the files as they are: after a failure, or before the folder is deleted."""

@@ -30,6 +30,7 @@ from logsvc_common.errors import (
     OffsetOutOfRange,
 )
 
+SCANNED_BYTES_MAX = 1 << 20  # a recovery that scanned more writes the checkpoint at once, else the first sync does
 _LOG = logging.getLogger(__name__)
 
 __all__ = ["AppendResult", "PartitionLog", "PartitionState"]
@@ -57,14 +58,15 @@ class PartitionLog(LogWriter):
         """
         cache = cache or SegmentCache(disk)
         try:
-            log = cls(disk, folder, topic, partition, config, recover(disk, folder, config), cache, reserve)
+            recovered = recover(disk, folder, config)
+            log = cls(disk, folder, topic, partition, config, recovered, cache, reserve)
         except (OSError, DiskFull) as error:
             nothing = Recovered([], 0, 0, ProducerState())
             log = cls(disk, folder, topic, partition, config, nothing, cache, reserve)
             log._fail("recovering", error)
             return log
         log._producers.expire(now_ms)
-        if log._checkpoint_due and log.state is PartitionState.ONLINE:
+        if recovered.scanned_bytes >= SCANNED_BYTES_MAX and log.state is PartitionState.ONLINE:
             log._checkpoint_or_warn()
         return log
 

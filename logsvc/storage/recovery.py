@@ -49,6 +49,7 @@ class Recovered:
     producers: ProducerState
     faults: list[str] = field(default_factory=list)
     changed: bool = False  # differs from the checkpoint, which should be written
+    created: bool = False  # the active segment's file is new
     torn_bytes: int = 0
     scanned_bytes: int = 0
     cleaned_offset: int = 0
@@ -204,11 +205,14 @@ class _Recovery:
         info: SegmentInfo | None = self._infos.get(segment.base_offset)
         if info is None or info is not self._checkpoint.segments[-1] or size < info.size:
             return
+        sizes = {OFFSET_INDEX_SUFFIX: info.offset_index_bytes, TIME_INDEX_SUFFIX: info.time_index_bytes}
         found = load_indexes(self._disk, segment, info, longer=True)
         if found is None:
             _LOG.info("%s: indexes not as the checkpoint remembers them; rebuilding both", segment.path())
             interval = self._config.index_interval_bytes
             found = rebuild_indexes(file, segment.base_offset, info.size, interval, finished=False)
+            self._out.changed = True
+        elif any(self._disk.file_size(segment.path(suffix)) != size for suffix, size in sizes.items()):
             self._out.changed = True
         segment.resume(info, found[0], found[1], self._checkpoint.durable_offset)
         self._offset = self._checkpoint.durable_offset
@@ -272,18 +276,20 @@ class _Recovery:
         segment.resume(segment.info, found[0], found[1], segment.end_offset)
 
     def _finish(self) -> None:
-        """No faults: the last segment is the active one, the others are sealed, and all of it is made durable."""
+        """No faults: the last segment is the active one, the others are sealed, and all there is to read is made durable.
+
+        The name of an empty file may wait for the first sync.
+        """
         out = self._out
         if not out.segments:
             segment = Segment(self._folder, self._offset)
             segment.file = self._disk.open(segment.path(), create=True)
             out.segments.append(segment)
-            self._unsynced.append(segment)
-            out.changed = True
+            out.created = True
         active = out.segments[-1]
         if active.file is None:
             self._reopen(active)
-        if out.changed:
+        if out.scanned_bytes or out.torn_bytes:
             for segment in self._unsynced:
                 assert segment.file is not None
                 segment.file.datasync()

@@ -161,10 +161,12 @@ class Segment:
             _LOG.warning("%s: indexes not written, to be rebuilt when read: %s", self.path(), error)
         self.offset_index = self.time_index = None
 
-    def finish_time_index(self) -> None:
-        """Kafka's entry for the largest timestamp of a segment that is sealed or closed."""
+    def finish_time_index(self) -> bool:
+        """Kafka's entry for the largest timestamp of a segment that is sealed or closed. True when it was not there yet."""
         assert self.time_index is not None
+        before = len(self.time_index)
         self.time_index.maybe_append(self.max_timestamp_ms, self.max_timestamp_offset)
+        return len(self.time_index) > before
 
     def flush_indexes(self, disk: Disk) -> None:
         """Put what was added to the indexes of the active segment into their files, without fsync: what a crash spoils is

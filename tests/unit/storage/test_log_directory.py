@@ -50,6 +50,22 @@ def test_topics_and_records_are_there_after_a_restart(tmp_path: Path) -> None:
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o700
 
 
+def test_many_partitions_are_opened_and_closed_in_threads(tmp_path: Path) -> None:
+    logs = LogDirectory.open(RealDisk(), str(tmp_path), now_ms=0)
+    logs.create_topic("t", 60, {})
+    for log in logs.all_partitions():
+        append_numbered(log, 1 + log.partition)
+        log.sync()
+    logs.abandon()
+    logs = LogDirectory.open(RealDisk(), str(tmp_path), now_ms=0)
+    assert [log.partition for log in logs.all_partitions()] == list(range(60))
+    assert [log.end_offset for log in logs.all_partitions()] == [1 + partition for partition in range(60)]
+    logs.close()
+    logs = LogDirectory.open(RealDisk(), str(tmp_path), now_ms=0)
+    assert [log.high_watermark for log in logs.all_partitions()] == [1 + partition for partition in range(60)]
+    logs.close()
+
+
 def test_a_second_broker_is_told_who_holds_the_folder(tmp_path: Path) -> None:
     logs = LogDirectory.open(RealDisk(), str(tmp_path), now_ms=0)
     with pytest.raises(DataFolderLocked, match=rf"process {os.getpid()}.*--data-dir"):
