@@ -8,10 +8,9 @@ a hand-out is not a failure: after a restart or a change of owner it is simply d
     NEW              park -> PARKED    fail -> WAITING     budget spent -> DEAD_LETTERING, PAUSED or DONE
     WAITING, PARKED  deliver -> DELIVERED    done -> DONE
     DELIVERED        release -> what it was    fail -> WAITING    done -> DONE    budget spent -> as for NEW
-    DEAD_LETTERING   letter -> DONE
+    DEAD_LETTERING   letter -> DONE    PAUSED   resume -> WAITING
 
-`TRANSITIONS` is the whole of it; an event without a row has no effect. That makes a commit safe to send twice: when its
-answer was lost, its failures find entries that are WAITING already, and spend nothing again.
+`logsvc_common.transitions.TRANSITIONS` is the whole of it.
 
 Order is kept in lanes. Under `ordering=key` the lane is the record's key, under `partition` the whole partition, under
 `none` there is none. Only the lowest unfinished offset of a lane can be due. Outcomes keep that order as long as a failure
@@ -23,114 +22,28 @@ they must mean something after a restart; `reanchor` bounds them by the wait tha
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Mapping
-from enum import StrEnum
-from typing import NamedTuple
 
-import msgspec
 from sortedcontainers import SortedList
 
-from logsvc_common.messages import CommitPartition, DueRecord, Failure, Outstanding, Parked, Verdict
+from logsvc_common.messages import CommitPartition, DueRecord, Outstanding
 from logsvc_common.retry import RetryPolicy
+from logsvc_common.transitions import (
+    NO_CHANGES,
+    PARTITION_LANE,
+    TRANSITIONS,
+    Draft,
+    Event,
+    Exhausted,
+    FailedOffset,
+    Ordering,
+    Plan,
+    Spends,
+    State,
+    always,
+    cut,
+)
 
-ENTRY_ERROR_BYTES_MAX = 200  # of the error kept with an entry; a dead letter carries more
-PARTITION_LANE = "partition"
-
-
-class State(StrEnum):
-    """Where a record stands. NEW has no entry; DONE keeps one only above the committed offset."""
-
-    NEW = "new"
-    WAITING = "waiting"
-    DELIVERED = "delivered"
-    PARKED = "parked"
-    DEAD_LETTERING = "dead_lettering"
-    PAUSED = "paused"
-    DONE = "done"
-
-
-class Ordering(StrEnum):
-    """What waits behind a failure: `RetryPolicy.ordering`."""
-
-    KEY = "key"
-    PARTITION = "partition"
-    NONE = "none"
-
-
-class Event(StrEnum):
-    """What happens to a record. The last four of a failure are what `RetryPolicy.on_exhausted` makes of a spent budget."""
-
-    PARK = "park"
-    FAIL = "fail"
-    DEAD_LETTER = "dead-letter"
-    PAUSE = "pause"
-    DISCARD = "discard"
-    DELIVER = "deliver"
-    RELEASE = "release"
-    REPARK = "repark"
-    DONE = "done"
-    LETTER = "letter"
-
-
-TRANSITIONS: dict[tuple[State, Event], State] = {
-    (State.NEW, Event.PARK): State.PARKED,
-    (State.NEW, Event.FAIL): State.WAITING,
-    (State.NEW, Event.DEAD_LETTER): State.DEAD_LETTERING,
-    (State.NEW, Event.PAUSE): State.PAUSED,
-    (State.NEW, Event.DISCARD): State.DONE,
-    (State.WAITING, Event.DELIVER): State.DELIVERED,
-    (State.WAITING, Event.DONE): State.DONE,  # by an owner whose hand-out a restart has forgotten
-    (State.PARKED, Event.DELIVER): State.DELIVERED,
-    (State.PARKED, Event.DONE): State.DONE,
-    (State.DELIVERED, Event.RELEASE): State.WAITING,
-    (State.DELIVERED, Event.REPARK): State.PARKED,
-    (State.DELIVERED, Event.FAIL): State.WAITING,
-    (State.DELIVERED, Event.DEAD_LETTER): State.DEAD_LETTERING,
-    (State.DELIVERED, Event.PAUSE): State.PAUSED,
-    (State.DELIVERED, Event.DISCARD): State.DONE,
-    (State.DELIVERED, Event.DONE): State.DONE,
-    (State.DEAD_LETTERING, Event.LETTER): State.DONE,
-}
-
-NO_CHANGES: Mapping[int, "FailedOffset | None"] = {}
-_VERDICTS = {State.DEAD_LETTERING: "dead_lettered"}
-
-
-class FailedOffset(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One entry as it is recorded. `wait_ms` is the backoff that led to `due_ms`; `attempts` is 0 for a parked record."""
-
-    state: State
-    attempts: int
-    key_hash: int | None
-    ordering: Ordering = Ordering.KEY
-    due_ms: int = 0
-    wait_ms: int = 0
-    first_failure_ms: int = 0
-    error: str = ""
-
-    @property
-    def lane(self) -> int | str | None:
-        """What it keeps its order with; None when nothing waits behind it."""
-        if self.ordering is Ordering.PARTITION:
-            return PARTITION_LANE
-        return self.key_hash if self.ordering is Ordering.KEY else None
-
-
-class Exhausted(NamedTuple):
-    """A failure whose budget is gone and that is to become a dead letter. `reason` is `exhausted` or `no_retry`."""
-
-    failure: Failure
-    attempts: int
-    first_failure_ms: int
-    reason: str
-
-
-class Plan(NamedTuple):
-    """What a commit comes to. `changes` holds the entries to put; None removes one."""
-
-    committed: int
-    changes: dict[int, FailedOffset | None]
-    verdicts: list[Verdict]
-    exhausted: list[Exhausted]
+__all__ = ["TRANSITIONS", "Event", "Exhausted", "FailedOffset", "FailedOffsets", "Ordering", "Plan", "State", "cut"]
 
 
 class FailedOffsets:
@@ -155,29 +68,45 @@ class FailedOffsets:
 
     # Decide
 
-    def plan(self, commit: CommitPartition, policy: RetryPolicy, now_ms: int, unit: Callable[[], float]) -> Plan:
+    def plan(
+        self,
+        commit: CommitPartition,
+        policy: RetryPolicy,
+        now_ms: int,
+        unit: Callable[[], float],
+        spends: Spends = always,
+    ) -> Plan:
         """What `commit` changes, and the verdict on each of its failures. Changes nothing itself.
 
-        `now_ms` is wall-clock; `unit` gives random numbers in [0, 1) for the jitter.
+        `now_ms` is wall-clock; `unit` gives random numbers in [0, 1) for the jitter; a failure for which `spends` says no
+        waits with the attempts it had, and is due at once.
         """
         committed = max(self.committed, commit.offset)
         if not (commit.failed or commit.parked or commit.done or self._ahead):
             return Plan(committed, {}, [], [])
-        draft = _Draft(self, committed)
+        draft = Draft(self, committed)
         for offset in self._ahead:
             if offset < committed:
                 draft.changes[offset] = None
         for offset in commit.done:
             draft.finish(offset, Event.DONE)
-        verdicts = [draft.fail(failure, policy, now_ms, unit) for failure in commit.failed]
+        verdicts = [draft.fail(failure, policy, now_ms, unit, spends) for failure in commit.failed]
         for parked in commit.parked:
             draft.park(parked, policy)
         return Plan(committed, draft.changes, verdicts, draft.exhausted)
 
     def plan_letter_written(self, offset: int) -> Plan:
         """What the completion of a dead letter changes; nothing when it is known already."""
-        draft = _Draft(self, self.committed)
+        draft = Draft(self, self.committed)
         draft.finish(offset, Event.LETTER)
+        return Plan(self.committed, draft.changes, [], [])
+
+    def plan_resume(self, now_ms: int) -> Plan:
+        """Paused records are tried again."""
+        draft = Draft(self, self.committed)
+        if self._counts.get(State.PAUSED):
+            for offset in self._entries:
+                draft.resume(offset, now_ms)
         return Plan(self.committed, draft.changes, [], [])
 
     def state(self, offset: int) -> State:
@@ -278,7 +207,8 @@ class FailedOffsets:
         self._delivered.update(taken)
         taken.sort()
         self._poll = (poll, taken)
-        return [DueRecord(offset, self._entries[offset].attempts + 1, self._entries[offset].key_hash) for offset in taken]
+        entries = ((offset, self._entries[offset]) for offset in taken)
+        return [DueRecord(offset, entry.attempts + 1, entry.key_hash, entry.letter) for offset, entry in entries]
 
     def next_due_ms(self) -> int | None:
         """Wall-clock time of the next record to fall due (0: one is due now); None when there is none to wait for."""
@@ -349,83 +279,3 @@ class FailedOffsets:
     def entries(self) -> dict[int, FailedOffset]:
         """The recorded entries by offset, ascending; a copy."""
         return dict(sorted(self._entries.items()))
-
-
-class _Draft:
-    """A plan in the making: the changes so far, and the rules by which one more is made."""
-
-    __slots__ = ("_committed", "_failed", "changes", "exhausted")
-
-    def __init__(self, failed: FailedOffsets, committed: int) -> None:
-        self._failed = failed
-        self._committed = committed  # as it will be
-        self.changes: dict[int, FailedOffset | None] = {}
-        self.exhausted: list[Exhausted] = []
-
-    def finish(self, offset: int, event: Event) -> None:
-        if TRANSITIONS.get((self._failed.state(offset), event)) is State.DONE:
-            self._put_done(offset)
-
-    def _put_done(self, offset: int) -> None:
-        # Above the committed offset it must be remembered, or whoever reads on from there would take it for a new record.
-        self.changes[offset] = FailedOffset(State.DONE, 0, None) if offset >= self._committed else None
-
-    def park(self, parked: Parked, policy: RetryPolicy) -> None:
-        # Below the old committed offset and without an entry it was parked, handed out and done before: a commit sent again.
-        if self._failed.state(parked.offset) is State.NEW and parked.offset >= self._failed.committed:
-            self.changes.setdefault(parked.offset, FailedOffset(State.PARKED, 0, parked.key_hash, Ordering(policy.ordering)))
-
-    def fail(self, failure: Failure, policy: RetryPolicy, now_ms: int, unit: Callable[[], float]) -> Verdict:
-        offset, entry = failure.offset, self._failed.entry(failure.offset)
-        if offset in self.changes:  # named twice in one commit, or done as well: the first word counts
-            return _verdict(offset, self.changes[offset], now_ms)
-        state = self._state_before(failure, entry)
-        attempts = 1 if entry is None else entry.attempts + 1
-        skips = policy.skips_retries(failure.exception_class)
-        event = Event(policy.on_exhausted) if skips or attempts >= policy.max_attempts else Event.FAIL
-        following = TRANSITIONS.get((state, event))
-        if following is None:
-            return _verdict(offset, entry, now_ms)
-        if following is State.DONE:
-            self._put_done(offset)
-            return Verdict(offset, "discarded", attempts)
-        wait_ms = policy.backoff_ms(attempts, unit()) if following is State.WAITING else 0
-        self.changes[offset] = made = FailedOffset(
-            following,
-            attempts,
-            failure.key_hash if entry is None else entry.key_hash,
-            Ordering(policy.ordering),
-            now_ms + wait_ms,
-            wait_ms,
-            now_ms if entry is None or not entry.attempts else entry.first_failure_ms,
-            cut(failure.error, ENTRY_ERROR_BYTES_MAX),
-        )
-        if following is State.DEAD_LETTERING:
-            reason = "no_retry" if skips else "exhausted"
-            self.exhausted.append(Exhausted(failure, attempts, made.first_failure_ms, reason))
-        return _verdict(offset, made, now_ms)
-
-    def _state_before(self, failure: Failure, entry: FailedOffset | None) -> State:
-        """The state this report finds the record in. The attempt's number, when it has one, tells a report sent twice from a
-        second failure, and proves a hand-out that a restart has forgotten."""
-        state = self._failed.state(failure.offset)
-        if entry is None:
-            return State.DONE if failure.offset < self._failed.committed else State.NEW
-        if not failure.attempt or state not in (State.WAITING, State.PARKED, State.DELIVERED):
-            return state
-        return State.DELIVERED if failure.attempt == entry.attempts + 1 else entry.state
-
-
-def _verdict(offset: int, entry: FailedOffset | None, now_ms: int) -> Verdict:
-    if entry is None:
-        return Verdict(offset, str(State.DONE), 0)
-    due_in_ms = max(0, min(entry.due_ms - now_ms, entry.wait_ms)) if entry.state is State.WAITING else 0
-    return Verdict(offset, _VERDICTS.get(entry.state, str(entry.state)), entry.attempts, due_in_ms)
-
-
-def cut(text: str, bytes_max: int) -> str:
-    """`text` cut to `bytes_max` bytes of UTF-8, between two characters."""
-    if len(text) * 4 <= bytes_max:
-        return text
-    encoded = text.encode("utf-8", "replace")
-    return text if len(encoded) <= bytes_max else encoded[:bytes_max].decode("utf-8", "ignore")
