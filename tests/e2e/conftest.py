@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from logsvc.testing import BrokerProcess, broker_process
-from tests.e2e.cli_runner import InProcess, Logsvc
+from tests.e2e.cli_runner import NOBODY, InProcess, Logsvc
 
 
 @pytest.fixture(scope="module")
@@ -24,3 +24,9 @@ def command(broker: BrokerProcess) -> Logsvc:
 def logsvc(broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> InProcess:
     """`logsvc` inside this process: quicker, for the many cases."""
     return InProcess(broker.server, monkeypatch, capfdbinary)
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> InProcess:
+    """`logsvc` inside this process, for commands that need no broker that runs."""
+    return InProcess(NOBODY, monkeypatch, capfdbinary)

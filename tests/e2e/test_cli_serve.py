@@ -12,7 +12,7 @@ import pytest
 from logsvc.testing import broker_process
 from logsvc_client import Admin, Producer
 from logsvc_common.errors import StartError
-from tests.e2e.cli_runner import Logsvc
+from tests.e2e.cli_runner import Logsvc, Runner
 
 EPHEMERAL = ("--bind", "tcp://127.0.0.1:0", "--http-port", "0")
 
@@ -70,15 +70,15 @@ def test_settings_come_from_the_environment_and_the_command_line_wins(tmp_path: 
 @pytest.mark.parametrize(
     "where", ["tcp://0.0.0.0:0", "tcp://*:0", "tcp://192.0.2.1:9292", "tcp://[::]:0", "tcp://example.net:1"]
 )
-def test_other_machines_are_not_let_in_without_keys(where: str, tmp_path: Path) -> None:
-    outcome = Logsvc()("serve", "--bind", where, "--http-port", "0", "--data-dir", str(tmp_path / "d"))
+def test_other_machines_are_not_let_in_without_keys(alone: Runner, where: str, tmp_path: Path) -> None:
+    outcome = alone("serve", "--bind", where, "--http-port", "0", "--data-dir", str(tmp_path / "d"))
     assert (outcome.code, outcome.out) == (2, b"")
     assert "keys" in outcome.err
     assert not (tmp_path / "d").exists()
 
 
-def test_the_http_side_is_for_this_machine_too(tmp_path: Path) -> None:
-    outcome = Logsvc()("serve", "--bind", "tcp://127.0.0.1:0", "--http-host", "0.0.0.0", "--data-dir", str(tmp_path / "d"))
+def test_the_http_side_is_for_this_machine_too(alone: Runner, tmp_path: Path) -> None:
+    outcome = alone("serve", "--bind", "tcp://127.0.0.1:0", "--http-host", "0.0.0.0", "--data-dir", str(tmp_path / "d"))
     assert outcome.code == 2
     assert "--http-host" in outcome.err
 
@@ -86,8 +86,8 @@ def test_the_http_side_is_for_this_machine_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments", [("--bind", "9292"), ("--http-port", "70000"), ("--log-level", "loud"), ("--http-port", "x")]
 )
-def test_settings_that_cannot_be_are_usage_errors(arguments: tuple[str, ...], tmp_path: Path) -> None:
-    outcome = Logsvc()("serve", *EPHEMERAL, "--data-dir", str(tmp_path / "d"), *arguments)
+def test_settings_that_cannot_be_are_usage_errors(alone: Runner, arguments: tuple[str, ...], tmp_path: Path) -> None:
+    outcome = alone("serve", *EPHEMERAL, "--data-dir", str(tmp_path / "d"), *arguments)
     assert outcome.code == 2
     assert "Traceback" not in outcome.err
 

@@ -8,12 +8,7 @@ from logsvc.cli.positions import Kind, Position
 from logsvc.cli.reading import find_spans, read
 from logsvc.testing import embedded_broker
 from logsvc_client import Admin, Producer
-from tests.e2e.cli_runner import InProcess, Runner
-
-
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> InProcess:
-    return InProcess("", monkeypatch, capfdbinary)
+from tests.e2e.cli_runner import Runner
 
 
 @pytest.fixture
@@ -39,33 +34,33 @@ def flip_bit(path: Path, position: int) -> None:
     path.write_bytes(content)
 
 
-def test_a_sound_folder_passes(offline: Runner, folder: Path) -> None:
-    report = offline.json("verify", str(folder))
+def test_a_sound_folder_passes(alone: Runner, folder: Path) -> None:
+    report = alone.json("verify", str(folder))
     assert report["ok"]
     [partition] = [partition for partition in report["partitions"] if partition["folder"].endswith("orders-0")]
     assert (partition["records"], partition["end_offset"], partition["faults"]) == (30, 30, [])
 
 
-def test_text_ends_with_the_verdict(offline: Runner, folder: Path) -> None:
-    outcome = offline("verify", str(folder / "orders-0"))
+def test_text_ends_with_the_verdict(alone: Runner, folder: Path) -> None:
+    outcome = alone("verify", str(folder / "orders-0"))
     assert outcome.code == 0
     assert outcome.out.decode().splitlines()[-1].endswith("1 partition, all is as it was written")
 
 
-def test_a_flipped_bit_is_found_named_and_repaired(offline: Runner, folder: Path) -> None:
+def test_a_flipped_bit_is_found_named_and_repaired(alone: Runner, folder: Path) -> None:
     flip_bit(segment(folder), segment(folder).stat().st_size // 2)
 
-    found = offline("verify", str(folder), "--format", "json")
+    found = alone("verify", str(folder), "--format", "json")
     assert found.code == 5
     [partition] = [partition for partition in found.document["partitions"] if not partition["ok"]]
     [[first, last]] = partition["lost_offsets"]
     assert first == last
     assert "--repair" in found.err
-    assert offline("verify", str(folder)).code == 5
+    assert alone("verify", str(folder)).code == 5
 
-    mended = offline.json("verify", str(folder), "--repair")
+    mended = alone.json("verify", str(folder), "--repair")
     assert mended["repaired"]
-    assert offline("verify", str(folder)).code == 0
+    assert alone("verify", str(folder)).code == 0
     assert list((folder / "orders-0").glob("*.corrupt"))
 
     with embedded_broker(folder, http_port=-1) as broker, Admin(broker.server) as admin:
@@ -74,15 +69,15 @@ def test_a_flipped_bit_is_found_named_and_repaired(offline: Runner, folder: Path
     assert offsets == [offset for offset in range(30) if offset != first]
 
 
-def test_a_folder_in_use_is_refused(offline: Runner, tmp_path: Path) -> None:
+def test_a_folder_in_use_is_refused(alone: Runner, tmp_path: Path) -> None:
     with embedded_broker(tmp_path / "data", http_port=-1):
-        outcome = offline("verify", str(tmp_path / "data"))
+        outcome = alone("verify", str(tmp_path / "data"))
     assert (outcome.code, outcome.out) == (1, b"")
     assert "another broker" in outcome.err
 
 
-def test_what_is_no_data_folder_is_refused(offline: Runner, tmp_path: Path) -> None:
-    outcome = offline("verify", str(tmp_path))
+def test_what_is_no_data_folder_is_refused(alone: Runner, tmp_path: Path) -> None:
+    outcome = alone("verify", str(tmp_path))
     assert (outcome.code, outcome.out) == (1, b"")
     assert "Traceback" not in outcome.err
-    assert offline("verify", str(tmp_path / "missing")).code == 2
+    assert alone("verify", str(tmp_path / "missing")).code == 2

@@ -15,7 +15,7 @@ from logsvc.cli.positions import Kind, Position
 from logsvc.cli.reading import find_spans, read
 from logsvc.testing import embedded_broker
 from logsvc_client import Admin, Record
-from tests.e2e.cli_runner import InProcess, Logsvc, Runner
+from tests.e2e.cli_runner import Logsvc, Runner
 
 HEADERS = {
     "__dlq.errors.topic",
@@ -30,11 +30,6 @@ HEADERS = {
     "logsvc.dlq.first.failure.timestamp",
     "logsvc.dlq.redrive.count",
 }
-
-
-@pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> InProcess:
-    return InProcess("", monkeypatch, capfdbinary)
 
 
 def broken(lines: list[bytes]) -> list[bytes]:

@@ -90,11 +90,9 @@ def environment(script: str) -> Iterator[dict[str, str]]:
             yield clean | {"LOGSVC_SERVER": broker.server}
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if script_of(path.read_text())], ids=lambda path: path.name)
 def test_every_command_of_the_document_runs(path: Path, tmp_path: Path) -> None:
     script = script_of(path.read_text())
-    if not script:
-        pytest.skip("no commands in it")
     (tmp_path / "access.log").write_bytes(b"".join(line + b"\n" for line in sample_lines(200)))
     # Brokers that the document put into the background end with the script.
     whole = "trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\nset -euo pipefail\nset -v\n" + script
