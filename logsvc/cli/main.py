@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"logsvc: {error.message}", file=sys.stderr)
         if code == UNREACHABLE:
             print(
-                "Is a broker running there? `logsvc serve` starts one; --server or LOGSVC_SERVER says where it is.",
+                "`logsvc serve` starts a broker; --server or LOGSVC_SERVER says where one is.",
                 file=sys.stderr,
             )
         sys.exit(code)
