@@ -381,16 +381,24 @@ class Accumulator:
         while lingering and (self._pressed or lingering[0].due_ms <= now_ms or lingering[0].order >= 0):
             batch = lingering.popleft()
             if batch.order < 0 and not batch.done:
-                batch.due_ms = 0
+                if self._pressed:
+                    batch.due_ms = 0
                 self._to_send[batch.queue] = None
         self._pressed = False
 
     def _next(self, queue: PartitionQueue, now_ms: int) -> ProducerBatch | None:
-        if not queue.sealed and (queue.open is None or queue.open.due_ms > now_ms):
+        """The batch of a partition to send now. A queue that can only go on after a reply comes back with the reply."""
+        unsealed = queue.open if not queue.sealed else None
+        if not queue.sealed and (unsealed is None or unsealed.due_ms > now_ms):
             del self._to_send[queue]
             return None
         flying_max = self._max_in_flight if queue.confirmed or not self._idempotent else 1
-        if len(queue.flying) >= flying_max or queue.retry_at_ms > now_ms:
+        # As in Nagle's algorithm: a batch that is not full goes on filling while another flies, unless somebody waits for it.
+        fills = unsealed is not None and unsealed.due_ms > 0
+        if len(queue.flying) >= flying_max or (fills and queue.flying):
+            del self._to_send[queue]
+            return None
+        if queue.retry_at_ms > now_ms:
             return None
         if self._idempotent and (self.producer_id < 0 or self._restart_wanted):
             return self._next_doubtful(queue)
@@ -415,6 +423,10 @@ class Accumulator:
         queue.flying.append(batch)
         return batch
 
+    def _land(self, batch: ProducerBatch) -> None:
+        batch.queue.flying.remove(batch)
+        self._to_send[batch.queue] = None
+
     def _seal_open(self, queue: PartitionQueue) -> bool:
         """Close the open batch; False when another thread has it at this moment."""
         batch = self._claim(queue)
@@ -433,7 +445,7 @@ class Accumulator:
 
     def acked(self, batch: ProducerBatch, base_offset: int) -> bool:
         """The broker has the batch. Returns True when that ended it, False when it had been given up before."""
-        batch.queue.flying.remove(batch)
+        self._land(batch)
         batch.queue.retry_at_ms = 0
         batch.queue.confirmed = True
         return self._finish(batch, base_offset, None)
@@ -441,7 +453,7 @@ class Accumulator:
     def refused(self, batch: ProducerBatch, error: LogsvcError, now_ms: int) -> bool:
         """The broker's answer was an error. Returns True when the batch ended in it, False when it is sent again."""
         queue = batch.queue
-        queue.flying.remove(batch)
+        self._land(batch)
         if batch.done:
             return False
         if error.retriable:
@@ -464,7 +476,7 @@ class Accumulator:
 
     def lost(self, batch: ProducerBatch) -> None:
         """The connection broke while the batch was flying: it may be in the log."""
-        batch.queue.flying.remove(batch)
+        self._land(batch)
         if not batch.done:
             batch.doubtful = True
             self._return(batch)

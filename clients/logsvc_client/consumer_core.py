@@ -163,7 +163,7 @@ class ConsumerCore:
             for tp in partitions:
                 partition = self._engine.fetcher.partitions.get(TopicPartition(*tp))
                 if partition is not None:
-                    partition.paused = paused
+                    partition.set_paused(paused)
         self._transport.wake()
 
     def _position(self, tp: TopicPartition) -> int | None:

@@ -81,6 +81,7 @@ class Engine:
         self.group = group
         self.retry = retry
         self.on_news: Callable[[], None] = lambda: None  # called without the lock when `take` may have something to do
+        self.on_lost: Callable[[], None] = lambda: None  # called with the lock: what was handed out is somebody else's now
         self.progress: dict[TopicPartition, PartitionProgress] = {}
         self.revoking: dict[TopicPartition, PartitionProgress] = {}
         self.due: deque[tuple[PartitionProgress, Record]] = deque()
@@ -132,7 +133,9 @@ class Engine:
         """Whether new records of a partition may be read and handed out has perhaps changed."""
         partition, progress = self.fetcher.partitions.get(tp), self.progress.get(tp)
         if partition is not None and progress is not None:
-            partition.held = progress.full or (self.retry.ordering == "partition" and progress.failing)
+            held = progress.full or (self.retry.ordering == "partition" and progress.failing)
+            if held != partition.held:
+                partition.set_held(held)
 
     def commit(self) -> "Future[None]":
         """Commit all that is settled; the future ends when the broker has it."""
@@ -263,6 +266,7 @@ class Engine:
     def _lose_all(self) -> list["Future[None]"]:
         """Everything held is somebody else's now. Returns whoever waits for a commit that will not be."""
         assert self._commits is not None
+        self.on_lost()
         for tp in list(self.fetcher.partitions):
             self.fetcher.remove(tp)
         self.progress.clear()

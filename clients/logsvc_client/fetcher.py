@@ -15,7 +15,7 @@ Times are monotonic milliseconds, given by the caller, who also holds the lock.
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from logsvc_client.records import Record, TopicPartition
@@ -50,6 +50,7 @@ class PartitionFetch:
     """Reading one partition."""
 
     __slots__ = (
+        "_touched",
         "buffered_bytes",
         "chunks",
         "decoded",
@@ -68,8 +69,9 @@ class PartitionFetch:
         "version",
     )
 
-    def __init__(self, tp: TopicPartition, start: int) -> None:
+    def __init__(self, tp: TopicPartition, start: int, touched: "Callable[[PartitionFetch], None]") -> None:
         self.tp = tp
+        self._touched = touched  # told of whatever may make the partition wait for the fetcher
         self.start: int | None = start  # COMMITTED, EARLIEST or LATEST while the position is to be found out
         self.locating = False
         self.position = -1
@@ -79,8 +81,8 @@ class PartitionFetch:
         self.decoded_at = 0
         self.buffered_bytes = 0
         self.in_flight = False
-        self.paused = False  # by the user
-        self.held = False  # by the group: failures are at their cap, or the partition waits behind one
+        self.paused = False
+        self.held = False  # failures are at their cap, or the partition waits behind one
         self.retry_at_ms = 0
         self.error: LogsvcError | None = None
         self.high_watermark = -1
@@ -107,6 +109,24 @@ class PartitionFetch:
         self.in_flight = self.locating = False
         self.error = None
         self.retry_at_ms = 0
+        self._touched(self)
+
+    def set_paused(self, paused: bool) -> None:
+        """By the user: nothing is handed out or read ahead."""
+        self.paused = paused
+        self._touched(self)
+
+    def set_held(self, held: bool) -> None:
+        """By the group, in the same way."""
+        self.held = held
+        self._touched(self)
+
+    def pop_chunk(self) -> Chunk:
+        """The next chunk, to be decoded."""
+        chunk = self.chunks.popleft()
+        self.buffered_bytes -= chunk.header.size
+        self._touched(self)
+        return chunk
 
     @property
     def readable(self) -> bool:
@@ -143,6 +163,10 @@ class Fetcher:
         self._partition_bytes_max = partition_bytes_max
         self._buffer_bytes = buffer_bytes
         self._missing_is_error = missing_is_error
+        # Only partitions that something has happened to are looked at: there may be thousands.
+        self._touched: dict[PartitionFetch, None] = {}
+        self._unlocated: dict[PartitionFetch, None] = {}
+        self._readable: dict[PartitionFetch, None] = {}
         self._fetches = 0
         self._expected_bytes = 0  # what the answers under way may bring at most
 
@@ -150,10 +174,19 @@ class Fetcher:
 
     def add(self, tp: TopicPartition, start: int) -> PartitionFetch:
         """Begin with a partition at an offset, or at COMMITTED, EARLIEST or LATEST."""
-        partition = self.partitions[tp] = PartitionFetch(tp, start)
+        partition = self.partitions[tp] = PartitionFetch(tp, start, self._touch)
         if start >= 0:
             partition.move(start)
+        else:
+            partition.locate(start)
         return partition
+
+    def _touch(self, partition: PartitionFetch) -> None:
+        self._touched[partition] = None
+        if partition.start is not None:
+            self._unlocated[partition] = None
+        if partition.chunks:
+            self._readable[partition] = None
 
     def start_anywhere(self) -> int:
         """Where to begin where nothing else is said. Raises NoOffset when that is an error."""
@@ -169,7 +202,10 @@ class Fetcher:
 
     def unlocated(self, *starts: int) -> list[PartitionFetch]:
         """The partitions whose position must be asked for and is not being asked for."""
-        return [p for p in self.partitions.values() if p.start in starts and not p.locating and p.error is None]
+        for partition in list(self._unlocated):
+            if partition.start is None or self.partitions.get(partition.tp) is not partition:
+                del self._unlocated[partition]
+        return [p for p in self._unlocated if p.start in starts and not p.locating and p.error is None]
 
     def located(self, partition: PartitionFetch, version: int, offset: int) -> None:
         """The position has been found out: begin there."""
@@ -197,7 +233,12 @@ class Fetcher:
     def plan(self, now_ms: int) -> list[SentFetch]:
         """The Fetch requests to send now."""
         sent: list[SentFetch] = []
-        hungry = [p for p in self.partitions.values() if self._hungry(p, now_ms)]
+        hungry = []
+        for partition in list(self._touched):
+            if self._hungry(partition, now_ms):
+                hungry.append(partition)
+            elif partition.retry_at_ms <= now_ms:
+                del self._touched[partition]
         while hungry and self._fetches < FETCHES_IN_FLIGHT_MAX:
             buffered_bytes = sum(p.buffered_bytes for p in self.partitions.values())
             room_bytes = self._buffer_bytes - buffered_bytes - self._expected_bytes
@@ -208,6 +249,7 @@ class Fetcher:
             wanted = [FetchPartition(*p.tp, p.fetch_offset, self._partition_bytes_max) for p in chosen]
             for partition in chosen:
                 partition.in_flight = True
+                del self._touched[partition]
             self._fetches += 1
             self._expected_bytes += max_bytes
             body = Fetch(wanted, self._max_wait_ms, self._min_bytes, max_bytes)
@@ -259,6 +301,7 @@ class Fetcher:
                 partition.chunks.append(chunk)
                 partition.buffered_bytes += chunk.header.size
                 partition.fetch_offset = chunk.header.next_offset
+        self._touch(partition)
         return True
 
     def _failed(self, partition: PartitionFetch, error: LogsvcError, now_ms: int) -> None:
@@ -283,29 +326,38 @@ class Fetcher:
         for partition, version in sent.partitions:
             if partition.version == version:
                 partition.in_flight = False
+                self._touch(partition)
 
     # Handing out
 
     def next_readable(self) -> PartitionFetch | None:
         """A partition that has records to hand out; they take turns."""
-        for tp, partition in self.partitions.items():
+        found, empty = None, []
+        for partition in self._readable:
             if partition.readable:
-                # To the back of the line: dictionaries keep the order of insertion.
-                del self.partitions[tp]
-                self.partitions[tp] = partition
-                return partition
-        return None
+                found = partition
+                break
+            if partition.decoded_at == len(partition.decoded) and not partition.chunks:
+                empty.append(partition)
+        for partition in empty:
+            del self._readable[partition]
+        if found is not None:
+            # To the back of the line: dictionaries keep the order of insertion.
+            del self._readable[found]
+            self._readable[found] = None
+        return found
 
     def raise_error(self) -> None:
         """Raise the error of a partition that has nothing left to hand out. It is tried again after that."""
         for partition in self.partitions.values():
             if partition.error is not None and not partition.readable and not partition.paused:
                 error, partition.error = partition.error, None
+                self._touch(partition)
                 raise error
 
     def next_due_ms(self, now_ms: int) -> int | None:
         """When a partition that waits after an error is to be tried again."""
-        due = [p.retry_at_ms for p in self.partitions.values() if p.retry_at_ms > now_ms]
+        due = [p.retry_at_ms for p in self._touched if p.retry_at_ms > now_ms]
         return min(due, default=None)
 
 

@@ -39,6 +39,7 @@ class Handout:
 
     def __init__(self, engine: Engine, *, settle_on_take: bool) -> None:
         self._engine = engine
+        engine.on_lost = self.unsettle
         self._settle_on_take = settle_on_take
         self._list: list[Record] = []  # what was taken last: first the redelivered records, then the runs
         self._due: list[PartitionProgress] = []
@@ -72,7 +73,8 @@ class Handout:
             engine.reconcile()
             self._raise_error()
             self.turn += 1
-            self.restless = self.restless and any(not progress.quiet for progress in engine.progress.values())
+            # One by one, records of earlier turns may still wait for a worker.
+            self.restless = self.restless and (one_by_one or any(not p.quiet for p in engine.progress.values()))
             self.calm = object()
             if 0 <= self.cursor < len(self._list) and self._keep_rest(self.cursor):
                 self.cursor = -1 if len(self._list) <= records_max else records_max
@@ -131,8 +133,7 @@ class Handout:
             raise error
 
     def _next_chunk(self, partition: PartitionFetch) -> Chunk:
-        chunk = partition.chunks.popleft()
-        partition.buffered_bytes -= chunk.header.size
+        chunk = partition.pop_chunk()
         if self._engine.fetcher.wants(partition):
             self._engine.transport.wake()
         return chunk

@@ -192,6 +192,28 @@ def test_no_more_than_max_in_flight_batches_of_a_partition_fly() -> None:
     assert made.drain(0) == [[third]]
 
 
+def test_batch_goes_on_filling_while_another_of_its_partition_flies() -> None:
+    made = accumulator()
+    confirm(made)
+    first = add(made)
+    assert made.drain(5) == [[first]]
+    second = add(made, now_ms=6)
+    assert made.drain(20) == []
+    assert add(made, now_ms=21) is second
+    made.acked(first, 0)
+    assert made.drain(22) == [[second]]
+
+
+def test_batch_somebody_waits_for_does_not_wait_for_another() -> None:
+    made = accumulator()
+    confirm(made)
+    first = add(made)
+    assert made.drain(5) == [[first]]
+    second = add(made, now_ms=6)
+    made.expedite(second)
+    assert made.drain(6) == [[second]]
+
+
 def test_sequences_count_records_and_are_kept_on_a_retry() -> None:
     made = accumulator()
     confirm(made)

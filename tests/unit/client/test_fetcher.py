@@ -77,8 +77,8 @@ def test_partition_that_got_records_is_asked_for_again_while_the_others_are_stil
     reply(made, together, {0: batch(3, size=400)})  # the buffer of 0 is full now
     [long_poll] = made.plan(0)
     assert asked(long_poll) == [(1, 0)]
-    first.chunks.clear()
-    first.buffered_bytes = 0
+    while first.chunks:
+        first.pop_chunk()
     [hungry] = made.plan(0)
     assert asked(hungry) == [(0, 6)]
 
@@ -207,7 +207,8 @@ def test_error_waits_until_what_was_read_ahead_is_handed_out(error: LogsvcError)
     [sent] = made.plan(0)
     reply(made, sent, {0: error})
     made.raise_error()
-    partition.chunks.clear()
+    while partition.chunks:
+        partition.pop_chunk()
     with pytest.raises(type(error)):
         made.raise_error()
 
@@ -231,15 +232,15 @@ def test_overloaded_broker_is_asked_again_later() -> None:
 
 
 def test_paused_and_held_partitions_are_neither_fetched_nor_handed_out() -> None:
-    for attribute in ("paused", "held"):
+    for change in (PartitionFetch.set_paused, PartitionFetch.set_held):
         made = fetcher()
         partition = made.add(tp(0), 0)
         [sent] = made.plan(0)
         reply(made, sent, {0: batch(0)})
-        setattr(partition, attribute, True)
+        change(partition, True)
         assert made.next_readable() is None
         assert made.plan(0) == []
-        setattr(partition, attribute, False)
+        change(partition, False)
         assert made.next_readable() is partition
 
 
