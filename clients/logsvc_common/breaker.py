@@ -3,12 +3,14 @@
 When what the handler calls is dead, every record fails, and a group that goes on would drain its topic into the dead letters.
 So the group pauses when too large a part of its deliveries fails, and finds out by itself when to go on:
 
-    CLOSED --- failures >= min_failures and failures / deliveries >= threshold, over the window ---> OPEN
+    CLOSED --- failures >= min_failures and failures / deliveries >= threshold --------------------> OPEN
     OPEN ----- open_ms have passed; twice as many each time in a row, up to open_max_ms -----------> HALF_OPEN
     HALF_OPEN  a probe fails -> OPEN;   `probes` in a row succeed -> CLOSED
 
-Failures count against their records' budgets up to the one that opens the breaker, and not from there until it closes. The
-window holds WINDOW_BUCKETS counters, so it costs the same however much is delivered.
+The share is taken over the window, and over its latest part too: after a busy stretch of successes a downstream that dies is
+noticed in a tenth of the window, before anything runs out of attempts. The window is WINDOW_BUCKETS counters, so it costs the
+same however much is delivered. Failures count against their records' budgets up to the one that opens the breaker, and not
+from there until it closes.
 
 A probe is one record. Its kinds take turns: one that has failed is asked first, because it loses nothing; if it fails again,
 that may be its own fault, and the next probe is a record nobody has tried yet. So a run of bad records cannot hold a group
@@ -16,6 +18,8 @@ for good. Which record it is, is up to whoever uses this module.
 
 Pure: times are monotonic milliseconds and passed in.
 """
+
+from enum import StrEnum
 
 import msgspec
 
@@ -54,3 +58,142 @@ class BreakerConfig(msgspec.Struct, frozen=True, array_like=True):
 
 
 DEFAULT_BREAKER = BreakerConfig()
+
+
+class BreakerState(StrEnum):
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class Breaker:
+    """The state of one group's breaker. Not thread-safe. All of it is soft: a new one is closed."""
+
+    __slots__ = (
+        "_bucket_ms",
+        "_calm_ms",
+        "_deliveries",
+        "_failures",
+        "_first",
+        "_repeats",
+        "config",
+        "opened",
+        "state",
+        "successes",
+        "until_ms",
+    )
+
+    def __init__(self, config: BreakerConfig = DEFAULT_BREAKER) -> None:
+        self.state = BreakerState.CLOSED
+        self.until_ms = 0  # when an open one is half open
+        self.successes = 0  # probes in a row
+        self.opened = 0
+        self._repeats = 0  # pauses in a row before this one
+        self._calm_ms = 0  # a closed one that opens after this begins with the first pause again
+        self.configure(config)
+
+    def configure(self, config: BreakerConfig) -> None:
+        """Other settings: what was counted is forgotten, a pause goes on. One that is not enabled is closed."""
+        self.config = config
+        self._bucket_ms = config.window_ms // WINDOW_BUCKETS
+        self._clear(0)
+        if not config.enabled:
+            self.state = BreakerState.CLOSED
+
+    def _clear(self, bucket: int) -> None:
+        self._first = bucket  # the number of the first counter
+        self._deliveries = [0]
+        self._failures = [0]
+
+    # Counting
+
+    def _turn(self, now_ms: int) -> None:
+        """Bring the window up to `now_ms`; the last counter is the present one."""
+        ahead = now_ms // self._bucket_ms - self._first - len(self._failures) + 1
+        if ahead <= 0:
+            return
+        if ahead >= WINDOW_BUCKETS:
+            self._clear(now_ms // self._bucket_ms)
+            return
+        self._deliveries += [0] * ahead
+        self._failures += [0] * ahead
+        surplus = len(self._failures) - WINDOW_BUCKETS
+        if surplus > 0:
+            del self._deliveries[:surplus]
+            del self._failures[:surplus]
+            self._first += surplus
+
+    def succeeded(self, count: int, now_ms: int) -> None:
+        """`count` records were handled."""
+        if self.state is BreakerState.CLOSED:
+            self._turn(now_ms)
+            self._deliveries[-1] += count
+
+    def failed(self, now_ms: int) -> bool:
+        """One record has failed. False when that is not to spend an attempt, because the breaker was open before."""
+        if not self.config.enabled:
+            return True
+        if self.state is not BreakerState.CLOSED:
+            return False
+        self._turn(now_ms)
+        self._deliveries[-1] += 1
+        self._failures[-1] += 1
+        if self._floods(2) or self._floods(WINDOW_BUCKETS):
+            self._open(now_ms)
+        return True
+
+    def _floods(self, buckets: int) -> bool:
+        failures = sum(self._failures[-buckets:])
+        if failures < self.config.min_failures:
+            return False
+        return failures >= self.config.threshold * sum(self._deliveries[-buckets:])
+
+    def counted(self, now_ms: int) -> tuple[int, int]:
+        """Deliveries and failures in the window."""
+        self._turn(now_ms)
+        return sum(self._deliveries), sum(self._failures)
+
+    # Opening, probing, closing
+
+    def _open(self, now_ms: int) -> None:
+        if self.state is BreakerState.CLOSED and now_ms >= self._calm_ms:
+            self._repeats = 0
+        self.state = BreakerState.OPEN
+        self.opened += 1
+        self.successes = 0
+        # The exponent is bounded: a pause is never longer than a day, whatever it began with.
+        self.until_ms = now_ms + min(self.config.open_max_ms, self.config.open_ms << min(self._repeats, 27))
+        self._repeats += 1
+
+    @property
+    def prefers_fresh(self) -> bool:
+        """Which kind of probe is next: a record nobody has tried, or one that has failed. They take turns."""
+        return self._repeats % 2 == 0
+
+    def advance(self, now_ms: int) -> bool:
+        """True when an open breaker has become half open."""
+        if self.state is not BreakerState.OPEN or now_ms < self.until_ms:
+            return False
+        self.state = BreakerState.HALF_OPEN
+        return True
+
+    def probe_failed(self, now_ms: int) -> None:
+        """Open again, for longer. Has no effect unless half open."""
+        if self.state is BreakerState.HALF_OPEN:
+            self._open(now_ms)
+
+    def probe_succeeded(self, now_ms: int) -> bool:
+        """One more; True when that has closed it. Has no effect unless half open."""
+        if self.state is not BreakerState.HALF_OPEN:
+            return False
+        self.successes += 1
+        if self.successes < self.config.probes:
+            return False
+        self.close(now_ms)
+        return True
+
+    def close(self, now_ms: int) -> None:
+        """Go on, as if nothing had been counted."""
+        self.state = BreakerState.CLOSED
+        self._clear(now_ms // self._bucket_ms)
+        self._calm_ms = now_ms + self.config.window_ms
