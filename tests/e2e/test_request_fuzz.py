@@ -79,6 +79,8 @@ class Fuzz:
             return rng.choice(EXTREMES if rng.random() < 0.2 else NUMBERS)
         if wanted is str:
             return rng.choice(STRANGE_TEXTS if rng.random() < 0.1 else TEXTS)
+        if wanted is float:
+            return rng.choice((0.0, 0.5, 1.0, -1.0, 1e308, float("inf"), float("nan")))
         return {bool: rng.random() < 0.5, type(None): None}[wanted]
 
     def message(self, wanted: type[msgspec.Struct]) -> Any:

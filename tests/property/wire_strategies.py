@@ -43,7 +43,7 @@ def of_type(wanted: Any) -> st.SearchStrategy[Any]:
         return POLICIES
     if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
         return of_message(wanted)
-    return {int: INT64, str: TEXT, bool: st.booleans(), type(None): st.none()}[wanted]
+    return {int: INT64, float: st.floats(allow_nan=False), str: TEXT, bool: st.booleans(), type(None): st.none()}[wanted]
 
 
 def of_message(message: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
