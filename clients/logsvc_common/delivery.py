@@ -186,13 +186,16 @@ class FailedOffsets:
 
     # Hand out
 
-    def due(self, now_ms: int, limit: int, poll: int = 0) -> list[DueRecord]:
+    def due(self, now_ms: int, limit: int, poll: int = 0, *, alone: bool = False) -> list[DueRecord]:
         """Hand out up to `limit` records that are due, ascending. They are not due again until they fail or are released.
 
         A `poll` other than 0 that was given records before says that the answer was lost: those are handed out again.
+        `alone`: one record, and none while another is out.
         """
         if poll and poll == self._poll[0]:
             self._release(offset for offset in self._poll[1] if offset in self._delivered)
+        if alone:
+            limit = 0 if self._delivered else min(limit, 1)
         if not self._due or self._counts.get(State.PAUSED) or limit <= 0:
             return []
         taken: list[int] = []
@@ -207,6 +210,15 @@ class FailedOffsets:
         self._delivered.update(taken)
         taken.sort()
         self._poll = (poll, taken)
+        return self._handed(taken)
+
+    def again(self, poll: int) -> list[DueRecord]:
+        """What this poll was given and is still out, because its answer was lost."""
+        if not poll or poll != self._poll[0]:
+            return []
+        return self._handed([offset for offset in self._poll[1] if offset in self._delivered])
+
+    def _handed(self, taken: list[int]) -> list[DueRecord]:
         entries = ((offset, self._entries[offset]) for offset in taken)
         return [DueRecord(offset, entry.attempts + 1, entry.key_hash, entry.letter) for offset, entry in entries]
 
@@ -225,7 +237,16 @@ class FailedOffsets:
     def _release(self, offsets: Iterable[int]) -> None:
         for offset in offsets:
             self._delivered.discard(offset)
-            self._offer(offset)
+            if self._leads(offset):  # an earlier one of its lane may have failed while it was in hand
+                self._offer(offset)
+
+    def _leads(self, offset: int) -> bool:
+        """True for the lowest unfinished offset of its lane."""
+        lane = self._entries[offset].lane
+        if lane is None:
+            return True
+        queue = self._lanes[lane]
+        return offset == (queue if isinstance(queue, int) else queue[0])
 
     def reanchor(self, now_ms: int) -> None:
         """The clock may have gone back: nobody waits longer from now than the backoff that was chosen for it."""
@@ -239,6 +260,10 @@ class FailedOffsets:
                 self._offer(offset)
 
     # Look
+
+    def in_hand(self) -> list[int]:
+        """The offsets that are handed out, ascending."""
+        return sorted(self._delivered)
 
     def full(self, cap: int, changes: Mapping[int, FailedOffset | None] = NO_CHANGES) -> bool:
         """True when the consumer should take no new records: `cap` entries, a pause, or a failure that holds the partition.

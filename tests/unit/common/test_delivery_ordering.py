@@ -51,6 +51,16 @@ def test_an_earlier_failure_of_a_key_goes_before_one_that_is_waiting() -> None:
     assert handed(failed) == []
 
 
+def test_a_record_that_comes_back_waits_behind_an_earlier_one_that_failed_meanwhile() -> None:
+    failed = FailedOffsets()
+    report(failed, 0, fails=[fail(8, key=1)])
+    assert handed(failed) == [8]
+    report(failed, 0, fails=[fail(5, key=1)])
+    failed.release()
+    assert handed(failed) == [5]
+    assert handed(failed) == []
+
+
 def test_a_parked_record_whose_key_is_free_again_is_due_at_once() -> None:
     failed = FailedOffsets()
     report(failed, 9, parked=[Parked(6, 1)])
