@@ -93,12 +93,14 @@ class PartitionFetch:
         self._drop()
         self.start = None
         self.position = self.fetch_offset = offset
+        self._touched(self)
 
     def locate(self, start: int) -> None:
         """Find out the position anew."""
         self._drop()
         self.start = start
         self.position = self.fetch_offset = -1
+        self._touched(self)
 
     def _drop(self) -> None:
         self.version += 1
@@ -109,7 +111,6 @@ class PartitionFetch:
         self.in_flight = self.locating = False
         self.error = None
         self.retry_at_ms = 0
-        self._touched(self)
 
     def set_paused(self, paused: bool) -> None:
         """By the user: nothing is handed out or read ahead."""

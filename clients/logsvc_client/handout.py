@@ -178,7 +178,7 @@ class Handout:
                     progress.hand_out(record.offset)
             if not progress.quiet:
                 handed = self._admitted(progress, handed)
-                self.restless = True
+                self.unsettle()
         begin = len(records)
         records += handed
         if not one_by_one:

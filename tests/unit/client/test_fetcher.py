@@ -160,6 +160,7 @@ def test_lost_request_is_asked_again_after_a_while() -> None:
 def test_offset_out_of_range_resets_as_told(reset: str, start: int) -> None:
     made = fetcher(reset=reset)
     partition = made.add(tp(0), 5)
+    assert made.unlocated(EARLIEST, LATEST) == []
     [sent] = made.plan(0)
     reply(made, sent, {0: OffsetOutOfRange("gone")})
     assert made.unlocated(EARLIEST, LATEST) == [partition]
