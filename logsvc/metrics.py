@@ -97,6 +97,7 @@ class GroupCounters(NamedTuple):
 
     failures: Counter
     retries: Counter
+    redriven: Counter
 
 
 class _Labelled(Protocol):
@@ -182,6 +183,7 @@ class BrokerMetrics:
             (
                 counter("logsvc_failures", "Failures of records reported by consumers.", "group", "topic"),
                 counter("logsvc_retries", "Failed records handed out again.", "group", "topic"),
+                counter("logsvc_redriven_records", "Dead letters put back for their group to handle again.", "group", "topic"),
             ),
             label_sets_max,
         )

@@ -85,6 +85,12 @@ class InternalTopic(RequestError):
     code = 1004
 
 
+class UnknownRedrive(RequestError):
+    """No redrive of that number: it is long over, or never was."""
+
+    code = 1010
+
+
 class RecordTooLarge(RequestError):
     """A batch above the topic's `max.message.bytes`."""
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from logsvc.broker.appender import Appender
+from logsvc.broker.redrive import LetterCopy, read_copies
 from logsvc.coordinator.deadletter import is_letter_for, letter
 from logsvc.coordinator.events import WriteDeadLetter
 from logsvc.storage.log_directory import LogDirectory
@@ -55,7 +56,7 @@ class DeadLetterWriter:
         if found is not None:
             self._appender.when_durable(target, lambda error: written(found, error))
             return
-        record, codec = self._original(effect)
+        record, codec = self._failed_record(effect)
         now_ms = self._wall_ms()
         batch = encode([letter(record, effect, now_ms)], codec=codec)
 
@@ -81,6 +82,15 @@ class DeadLetterWriter:
                 if record.offset >= effect.search_from and is_letter_for(record.headers, effect):
                     return record.offset
         return None
+
+    def _failed_record(self, effect: WriteDeadLetter) -> tuple[RawRecord | LetterCopy | None, int]:
+        """The record and its codec, where the group got it from: the dead letter it was redriven from, or the log."""
+        if effect.letter >= 0:
+            where = (effect.group, effect.topic, effect.partition)
+            copies = read_copies(self._logs, *where, {effect.letter: effect.offset})
+            if effect.offset in copies:
+                return copies[effect.offset], copies[effect.offset].codec
+        return self._original(effect)
 
     def _original(self, effect: WriteDeadLetter) -> tuple[RawRecord | None, int]:
         """The failed record and the codec of its batch; None when retention or a deletion has removed it."""

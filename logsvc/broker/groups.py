@@ -17,6 +17,7 @@ from logsvc.broker.dispatcher import guarded
 from logsvc.broker.exchange import Exchange
 from logsvc.broker.group_views import GroupViews
 from logsvc.broker.parked import Parked
+from logsvc.broker.redrive import read_copies, read_letters
 from logsvc.clock import Clock
 from logsvc.coordinator.coordinator import Coordinator
 from logsvc.coordinator.events import (
@@ -24,8 +25,10 @@ from logsvc.coordinator.events import (
     DeadLetterWritten,
     Effect,
     Event,
+    LettersRedriven,
     Now,
     Outcome,
+    ReadLetters,
     RetriesChanged,
     StateRecord,
     Tick,
@@ -44,12 +47,12 @@ from logsvc_common.messages import (
     CancelRedrive,
     Commit,
     CommitReply,
-    DueRecord,
     FetchOffsets,
     FetchRetries,
     FetchRetriesReply,
     GroupHeartbeat,
     ListRedrives,
+    RetriesResult,
     StartRedrive,
 )
 from logsvc_common.names import GROUPS_TOPIC
@@ -120,10 +123,15 @@ class GroupsHandler:
             self._coordinator.replay(record)
 
     def _effect(self, effect: Effect) -> None:
-        if isinstance(effect, RetriesChanged):
-            self._look_again(self._parked.wake(effect.group))
-        else:
-            self._letters.write(effect, partial(self._letter_written, effect))
+        match effect:
+            case RetriesChanged():
+                self._look_again(self._parked.wake(effect.group))
+            case WriteDeadLetter():
+                self._letters.write(effect, partial(self._letter_written, effect))
+            case ReadLetters():
+                self._by_itself(read_letters(self._logs, effect))
+            case LettersRedriven():
+                self._metrics.group(effect.group, effect.topic).redriven.inc(effect.count)
 
     def _letter_written(self, effect: WriteDeadLetter, letter_offset: int, error: LogsvcError | None) -> None:
         failure = (effect.group, effect.topic, effect.partition, effect.offset)
@@ -186,7 +194,7 @@ class GroupsHandler:
                 look_ms = min(look_ms, now.monotonic_ms + max(1, due_ms - now.wall_ms))
             if self._parked.add((exchange, deadline_ms), [request.group], deadline_ms=look_ms):
                 return
-        frames = [_covering(self._logs, found.topic, found.partition, found.records) for found in reply.results]
+        frames = [_covering(self._logs, request.group, found) for found in reply.results]
         for found in reply.results:
             retried = sum(record.attempt > 1 for record in found.records)
             self._metrics.group(request.group, found.topic).retries.inc(retried)
@@ -260,16 +268,19 @@ def _records(log: PartitionLog) -> Iterator[StateRecord]:
             offset = header.next_offset
 
 
-def _covering(logs: LogDirectory, topic: str, partition: int, records: list[DueRecord]) -> bytes:
-    """The batches that hold `records`, which ascend; nothing for those that retention has removed."""
+def _covering(logs: LogDirectory, group: str, due: RetriesResult) -> bytes:
+    """The batches that hold the records of `due`, which ascend: a redriven one comes from its dead letter while that is there.
+    Nothing for those that retention has removed."""
+    letters = {record.letter: record.offset for record in due.records if record.letter >= 0}
+    copies = read_copies(logs, group, due.topic, due.partition, letters) if letters else {}
+    parts = [copy.as_batch() for _, copy in sorted(copies.items())]
     try:
-        log = logs.partition(topic, partition)
+        log = logs.partition(due.topic, due.partition)
     except UnknownTopic:
         return b""
-    parts: list[bytes] = []
     covered = -1
-    for record in records:
-        if record.offset <= covered:
+    for record in due.records:
+        if record.offset <= covered or record.offset in copies:
             continue
         try:
             data = log.read(record.offset, 1)

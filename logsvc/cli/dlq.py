@@ -18,8 +18,8 @@ from logsvc.cli.frame import noun
 from logsvc.cli.output import Format, printable, put_bytes, write_bytes, write_json, write_line, write_table
 from logsvc.cli.positions import FORMS, Kind, Position, format_age, format_time, parse_position
 from logsvc.cli.reading import Span, find_spans, read
-from logsvc.coordinator import deadletter
 from logsvc_client import Record
+from logsvc_common import letters as deadletter
 from logsvc_common.batch import Header
 from logsvc_common.errors import UnknownTopic
 from logsvc_common.names import is_dead_letter

@@ -20,6 +20,7 @@ from logsvc.coordinator.events import (
     DeadLetterWritten,
     Effect,
     Event,
+    LettersRead,
     LogView,
     Now,
     Outcome,
@@ -32,6 +33,7 @@ from logsvc.coordinator.events import (
 )
 from logsvc.coordinator.group import Change, Group, from_wire, to_wire
 from logsvc.coordinator.limits import DEFAULT_LIMITS, CoordinatorLimits
+from logsvc.coordinator.redrive import Redrives
 from logsvc.coordinator.state_log import GroupMeta, Member, RecordType, decode, group_record
 from logsvc.coordinator.timers import Timers
 from logsvc.coordinator.views import GroupView, view
@@ -40,6 +42,7 @@ from logsvc_common.messages import (
     JOIN_EPOCH,
     LEAVE_EPOCH,
     NO_MEMBER_EPOCH,
+    CancelRedrive,
     Commit,
     FetchOffsets,
     FetchOffsetsPartition,
@@ -47,6 +50,8 @@ from logsvc_common.messages import (
     FetchRetriesReply,
     GroupHeartbeat,
     GroupHeartbeatReply,
+    ListRedrives,
+    StartRedrive,
 )
 from logsvc_common.names import check_group
 from logsvc_common.retry import RetryPolicy
@@ -74,6 +79,7 @@ class Coordinator:
         self._letters: Timers[_LetterKey] = Timers()  # failed writes, to be tried again
         self._letter_failures: dict[_LetterKey, int] = {}
         self._letter_backoff = RetryPolicy(initial_ms=limits.dead_letter_backoff_ms, max_ms=limits.dead_letter_backoff_max_ms)
+        self._redrives = Redrives(self._groups, logs, limits)
         self._latest_wall_ms = 0
 
     # State
@@ -87,6 +93,8 @@ class Coordinator:
                 return
             group = self._groups[decoded.group] = Group(decoded.group)
         group.apply(decoded)
+        if decoded.type is RecordType.REDRIVE:
+            self._redrives.recorded(decoded.path[0], decoded.value)
         if decoded.value is not None:
             return
         if decoded.type is RecordType.MEMBER:
@@ -118,6 +126,7 @@ class Coordinator:
                     write_effect(group.name, topic, partition, offset, intent)
                     for offset, intent in sorted(progress.intents.items())
                 )
+        self._redrives.loaded(now)
         outcome = self._topics_changed()
         return Outcome(outcome.records, None, [*outcome.effects, *effects])
 
@@ -147,6 +156,14 @@ class Coordinator:
                 return self._topic_deleted(event.topic)
             case TopicsChanged():
                 return self._topics_changed()
+            case StartRedrive():
+                return self._redrives.start(event, now)
+            case ListRedrives():
+                return Outcome([], self._redrives.listing(event), ())
+            case CancelRedrive():
+                return self._redrives.cancel(event, now)
+            case LettersRead():
+                return self._redrives.letters_read(event, now)
 
     def _watch_clock(self, wall_ms: int) -> None:
         """Due times of a clock that has gone back since would be far away: look at them again."""
@@ -231,8 +248,7 @@ class Coordinator:
         return Outcome(change.records(group.name), None, _released(group, change))
 
     def _tick(self, now: Now) -> Outcome:
-        records: list[StateRecord] = []
-        effects: list[Effect] = []
+        records, effects = self._redrives.tick(now)
         expired: dict[str, list[str]] = {}
         for key in self._sessions.passed(now.monotonic_ms):
             group = self._groups.get(key[0])
@@ -311,8 +327,8 @@ class Coordinator:
 
     def next_deadline_ms(self) -> int | None:
         """Monotonic time at which a Tick is useful; None when nothing waits for one."""
-        deadlines = [at for at in (self._sessions.next_ms(), self._letters.next_ms()) if at is not None]
-        return min(deadlines, default=None)
+        deadlines = (self._sessions.next_ms(), self._letters.next_ms(), self._redrives.next_ms())
+        return min((at for at in deadlines if at is not None), default=None)
 
     def next_due_ms(self, group: str, partitions: Iterable[FetchOffsetsPartition], member_id: str = "") -> int | None:
         """Wall-clock time at which the next record of these partitions falls due; None when none will by itself.

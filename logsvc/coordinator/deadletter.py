@@ -8,7 +8,7 @@ Exactly one letter per exhausted failure, whatever crashes when:
     3. the completion removes the intent and finishes the failure
 
 A crash after 1 or 2 leaves the intent, and the restart asks for step 2 again, which finds the letter if it was durable.
-Headers are those of KIP-1191 where it has one. All values are UTF-8 text.
+The headers are those of `logsvc_common.letters`.
 """
 
 from collections.abc import Iterable
@@ -18,22 +18,23 @@ from logsvc.coordinator.limits import CoordinatorLimits
 from logsvc.coordinator.state_log import Intent
 from logsvc_common.batch import Header, RawRecord, RecordData
 from logsvc_common.delivery import Exhausted, cut
-
-TOPIC = "__dlq.errors.topic"
-PARTITION = "__dlq.errors.partition"
-OFFSET = "__dlq.errors.offset"
-GROUP = "__dlq.errors.group"
-DELIVERY_COUNT = "__dlq.errors.delivery.count"
-MESSAGE = "__dlq.errors.message"
-EXCEPTION_CLASS = "logsvc.dlq.exception.class"
-STACKTRACE = "logsvc.dlq.exception.stacktrace"
-FIRST_FAILURE_TIMESTAMP = "logsvc.dlq.first.failure.timestamp"
-REDRIVE_COUNT = "logsvc.dlq.redrive.count"
-ORIGINAL_TIMESTAMP = "logsvc.dlq.original.timestamp"
-ORIGINAL_MISSING = "logsvc.dlq.original.missing"  # only in the letter of a record that was gone before the letter was written
+from logsvc_common.letters import (
+    DELIVERY_COUNT,
+    EXCEPTION_CLASS,
+    FIRST_FAILURE_TIMESTAMP,
+    GROUP,
+    MESSAGE,
+    NO_TIMESTAMP,
+    OFFSET,
+    ORIGINAL_MISSING,
+    ORIGINAL_TIMESTAMP,
+    PARTITION,
+    REDRIVE_COUNT,
+    STACKTRACE,
+    TOPIC,
+)
 
 EXCEPTION_CLASS_BYTES_MAX = 256
-NO_TIMESTAMP = "-1"
 
 
 def make_intent(
@@ -50,6 +51,8 @@ def make_intent(
         stacktrace=cut(failed.failure.stacktrace, limits.stacktrace_bytes_max),
         first_failure_ms=failed.first_failure_ms,
         reason=failed.reason,
+        redrives=failed.redrives,
+        letter=failed.letter,
     )
 
 
@@ -65,7 +68,7 @@ def letter_headers(group: str, topic: str, partition: int, offset: int, intent: 
         (EXCEPTION_CLASS, intent.exception_class),
         (STACKTRACE, intent.stacktrace),
         (FIRST_FAILURE_TIMESTAMP, str(intent.first_failure_ms)),
-        (REDRIVE_COUNT, "0"),
+        (REDRIVE_COUNT, str(intent.redrives)),
     )
     return [(name, text.encode("utf-8", "replace")) for name, text in texts]
 
@@ -82,6 +85,7 @@ def write_effect(group: str, topic: str, partition: int, offset: int, intent: In
         headers=letter_headers(group, topic, partition, offset, intent),
         search_from=intent.search_from,
         reason=intent.reason,
+        letter=intent.letter,
     )
 
 

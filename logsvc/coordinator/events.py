@@ -8,7 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from logsvc_common.messages import Commit, FetchOffsets, FetchRetries, GroupHeartbeat, Message
+from logsvc_common.letters import Letter
+from logsvc_common.messages import (
+    CancelRedrive,
+    Commit,
+    FetchOffsets,
+    FetchRetries,
+    GroupHeartbeat,
+    ListRedrives,
+    Message,
+    StartRedrive,
+)
 
 TopicPartition = tuple[str, int]
 
@@ -81,6 +91,19 @@ class TopicsChanged:
     """A topic was created or has grown."""
 
 
+@dataclass(frozen=True, slots=True)
+class LettersRead:
+    """What a ReadLetters asked for: the letters from `from_offset` up to, not including, `next_offset`, ascending. `error` says
+    why there are none."""
+
+    redrive_id: int
+    partition: int
+    from_offset: int
+    next_offset: int
+    letters: Sequence[Letter]
+    error: str = ""
+
+
 Event = (
     GroupHeartbeat
     | Commit
@@ -91,6 +114,10 @@ Event = (
     | DeadLetterFailed
     | TopicDeleted
     | TopicsChanged
+    | StartRedrive
+    | ListRedrives
+    | CancelRedrive
+    | LettersRead
 )
 
 
@@ -103,7 +130,8 @@ class WriteDeadLetter:
 
     `dead_letter_topic` is created, or grown, to `partition_count`; the letter goes to the same `partition`. Whether it was
     written before a crash is found out by reading that partition from `search_from` on: `deadletter.is_letter_for`.
-    `headers` lack what only the original record knows: `deadletter.letter` completes them.
+    `headers` lack what only the original record knows: `deadletter.letter` completes them. `letter` is where the dead letter
+    lies that the record was redriven from, -1 when it was not.
     """
 
     group: str
@@ -115,6 +143,7 @@ class WriteDeadLetter:
     headers: list[tuple[str, bytes]]
     search_from: int
     reason: str = "exhausted"
+    letter: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +153,28 @@ class RetriesChanged:
     group: str
 
 
-Effect = WriteDeadLetter | RetriesChanged
+@dataclass(frozen=True, slots=True)
+class ReadLetters:
+    """Read some `max_letters` dead letters from `from_offset` on, none at or above `end_offset`; report them by LettersRead."""
+
+    redrive_id: int
+    dead_letter_topic: str
+    partition: int
+    from_offset: int
+    end_offset: int
+    max_letters: int
+
+
+@dataclass(frozen=True, slots=True)
+class LettersRedriven:
+    """So many records of a topic were put back among what the group has to handle."""
+
+    group: str
+    topic: str
+    count: int
+
+
+Effect = WriteDeadLetter | RetriesChanged | ReadLetters | LettersRedriven
 
 
 class Outcome(NamedTuple):

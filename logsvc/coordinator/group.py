@@ -16,20 +16,31 @@ from msgspec.structs import replace
 
 from logsvc.coordinator.assignors import ASSIGNORS, DEFAULT_ASSIGNOR, Subscriber
 from logsvc.coordinator.events import LogView, StateRecord, TopicPartition
+from logsvc.coordinator.flood import Flood
+from logsvc.coordinator.redriven import RedrivenLetters
 from logsvc.coordinator.state_log import (
     CommittedOffset,
     Decoded,
+    GroupConfig,
     GroupMeta,
     Intent,
     Member,
     RecordType,
+    Redriven,
+    RedriveTask,
+    Suspicion,
+    config_record,
     failure_record,
     group_record,
     intent_record,
     member_record,
     offset_key,
     offset_record,
+    redrive_record,
+    redriven_record,
+    suspect_record,
 )
+from logsvc_common.breaker import DEFAULT_BREAKER
 from logsvc_common.delivery import FailedOffsets
 from logsvc_common.messages import TopicPartitions
 
@@ -39,16 +50,18 @@ NO_META = GroupMeta(0, DEFAULT_ASSIGNOR, {})
 class Progress:
     """How far a group has come in one partition."""
 
-    __slots__ = ("failed", "intents", "key", "time_ms")
+    __slots__ = ("failed", "intents", "key", "seen", "suspicion", "time_ms")
 
     def __init__(self, key: bytes) -> None:
         self.failed = FailedOffsets()
         self.intents: dict[int, Intent] = {}
         self.key = key  # of the offset record, ready-made, because every commit writes one
         self.time_ms = -1
+        self.suspicion: Suspicion | None = None
+        self.seen = -1  # soft: all below was reported on, one way or another
 
     def __bool__(self) -> bool:
-        return self.failed.committed >= 0 or len(self.failed) > 0 or bool(self.intents)
+        return self.failed.committed >= 0 or len(self.failed) > 0 or bool(self.intents) or self.suspicion is not None
 
 
 class Group:
@@ -60,10 +73,14 @@ class Group:
         self.members: dict[str, Member] = {}
         self.owners: dict[TopicPartition, str] = {}
         self.progress: dict[TopicPartition, Progress] = {}
+        self.config: GroupConfig | None = None
+        self.flood = Flood()  # soft, but for its settings
+        self.redrives: dict[int, RedriveTask] = {}
+        self.redriven: dict[TopicPartition, RedrivenLetters] = {}  # by partition of a dead-letter topic
 
     def __bool__(self) -> bool:
         """False when no record speaks of the group any more."""
-        return self.meta is not NO_META or bool(self.members) or bool(self.progress)
+        return self.meta is not NO_META or any((self.members, self.progress, self.config, self.redrives, self.redriven))
 
     @property
     def state(self) -> str:
@@ -89,6 +106,16 @@ class Group:
             self.meta = NO_META if value is None else value
         elif record.type is RecordType.MEMBER:
             self._apply_member(record.path[0], value)
+        elif record.type is RecordType.GROUP_CONFIG:
+            self.config = value
+            self.flood.configure(DEFAULT_BREAKER if value is None else value.breaker)
+        elif record.type is RecordType.REDRIVE:
+            self.redrives.pop(record.path[0], None)
+            if value is not None:
+                self.redrives[record.path[0]] = value
+        elif record.type is RecordType.REDRIVEN:
+            topic, partition, block = record.path
+            self._apply_redriven(topic, partition, block, value)
         else:
             self._apply_progress(record)
 
@@ -110,6 +137,12 @@ class Group:
         if progress is not None:
             progress.failed.release()
 
+    def _apply_redriven(self, topic: str, partition: int, block: int, value: Redriven | None) -> None:
+        letters = self.redriven.setdefault((topic, partition), RedrivenLetters())
+        letters.put(block, value)
+        if not letters:
+            del self.redriven[topic, partition]
+
     def _apply_progress(self, record: Decoded) -> None:
         topic, partition, *rest = record.path
         progress = self.progress.get((topic, partition))
@@ -123,6 +156,8 @@ class Group:
             progress.time_ms = -1 if value is None else value.time_ms
         elif record.type is RecordType.FAILURE:
             progress.failed.put(rest[0], value)
+        elif record.type is RecordType.SUSPECT:
+            progress.suspicion = value
         elif value is None:
             progress.intents.pop(rest[0], None)
         else:
@@ -134,6 +169,8 @@ class Group:
         """The records that rebuild this group, and no others."""
         if self.meta is not NO_META:
             yield group_record(self.name, self.meta)
+        if self.config is not None:
+            yield config_record(self.name, self.config)
         for member_id, member in sorted(self.members.items()):
             yield member_record(self.name, member_id, member)
         for (topic, partition), progress in sorted(self.progress.items()):
@@ -143,6 +180,13 @@ class Group:
                 yield failure_record(self.name, topic, partition, offset, entry)
             for offset, intent in sorted(progress.intents.items()):
                 yield intent_record(self.name, topic, partition, offset, intent)
+            if progress.suspicion is not None:
+                yield suspect_record(self.name, topic, partition, progress.suspicion)
+        for redrive_id, task in sorted(self.redrives.items()):
+            yield redrive_record(self.name, redrive_id, task)
+        for (topic, partition), letters in sorted(self.redriven.items()):
+            for block, redriven in sorted(letters.blocks.items()):
+                yield redriven_record(self.name, topic, partition, block, redriven)
 
 
 class Change(NamedTuple):

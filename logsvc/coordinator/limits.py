@@ -14,6 +14,13 @@ class CoordinatorLimits:
 
     `failures_per_partition_max` is where a partition says it is full and consumers stop reading on; a commit that would
     leave more than `failures_per_partition_refused` is refused, for consumers that do not stop.
+
+    `suspect_deaths` consumers that die with records of a partition in hand isolate it. `suspect_records_max` are under
+    suspicion from the committed offset on, and `suspect_in_hand_max` of the retries that were out.
+
+    A redrive looks at `redrive_letters` dead letters at a time. It waits while a partition has `redrive_failures_max` failed
+    records, well below the cap, so that a redrive never keeps new records from being read; after `redrive_wait_ms` it looks
+    again. `redrives_kept` that are over are remembered, for each group.
     """
 
     groups_max: int = 10_000
@@ -31,6 +38,14 @@ class CoordinatorLimits:
     stacktrace_bytes_max: int = 8_192
     dead_letter_backoff_ms: int = 1_000
     dead_letter_backoff_max_ms: int = 60_000
+    suspect_deaths: int = 2
+    suspect_records_max: int = 50_000
+    suspect_in_hand_max: int = 1_000
+    redrive_letters: int = 500
+    redrive_failures_max: int = 5_000
+    redrive_wait_ms: int = 500
+    redrives_running_max: int = 100
+    redrives_kept: int = 20
 
 
 DEFAULT_LIMITS = CoordinatorLimits()

@@ -6,21 +6,28 @@
     3  OFFSET   [3, group, topic, partition]           [committed, time]
     4  FAILURE  [4, group, topic, partition, offset]   an entry of `logsvc_common.delivery`
     5  INTENT   [5, group, topic, partition, offset]   a dead letter that is to be written
+    6  CONFIG   [6, group]                             the group's settings
+    7  SUSPECT  [7, group, topic, partition]           consumers that died with records of the partition in hand
+    8  REDRIVE  [8, group, number]                     a redrive: what it is to do, and how far it is
+    9  REDRIVEN [9, group, dead-letter topic, partition, block]   which letters of a block of offsets were redriven
 
 Each key stands alone, so the newest record per key, in any order of keys, is the whole state: the log may be compacted. A
 value grows by fields at its end with defaults; anything else takes a new type number. A type this version does not know is
 refused by name, because going on without it would lose state silently.
 """
 
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Any, NamedTuple
 
 import msgspec
 from msgspec.structs import astuple
 
 from logsvc.coordinator.events import StateRecord, TopicPartition
+from logsvc_common.breaker import DEFAULT_BREAKER, BreakerConfig
 from logsvc_common.delivery import FailedOffset
 from logsvc_common.errors import UnsupportedVersion
+from logsvc_common.messages import RedriveFilter
+from logsvc_common.retry import RetryPolicy
 
 
 class RecordType(IntEnum):
@@ -29,6 +36,10 @@ class RecordType(IntEnum):
     OFFSET = 3
     FAILURE = 4
     INTENT = 5
+    GROUP_CONFIG = 6
+    SUSPECT = 7
+    REDRIVE = 8
+    REDRIVEN = 9
 
 
 class GroupMeta(msgspec.Struct, frozen=True, array_like=True):
@@ -43,6 +54,7 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
     """One member. It may read what is in `assigned`, and still commit what is in `revoking`, which it was told to give up.
 
     Both map a partition to the member epoch it was given at: a commit from an older epoch is a zombie's (KIP-1251).
+    `retry` is its policy for records that kill it; `away` a static member that will be back.
     """
 
     client_id: str
@@ -55,6 +67,8 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
     target: frozenset[TopicPartition] = frozenset()
     assigned: dict[TopicPartition, int] = {}
     revoking: dict[TopicPartition, int] = {}
+    retry: RetryPolicy | None = None
+    away: bool = False
 
     def holds(self, partition: TopicPartition) -> int | None:
         """The epoch the partition was given at; None when the member does not hold it."""
@@ -81,9 +95,68 @@ class Intent(msgspec.Struct, frozen=True, array_like=True):
     stacktrace: str
     first_failure_ms: int
     reason: str
+    redrives: int = 0
+    letter: int = -1
 
 
-Value = GroupMeta | Member | CommittedOffset | FailedOffset | Intent
+class GroupConfig(msgspec.Struct, frozen=True, array_like=True):
+    """What was set for a group by ConfigureGroup."""
+
+    breaker: BreakerConfig = DEFAULT_BREAKER
+
+
+class Suspicion(msgspec.Struct, frozen=True, array_like=True):
+    """A record of the partition seems to kill its consumers; one of those from the committed offset up to `end_offset`, or of
+    `in_hand`, the retries that were out when they died.
+
+    `attempting` is the record that member `attempted_by` has alone in hand, with the hash of its key; -1 for none. `culprit` is
+    the one that a member died of in that way.
+    """
+
+    deaths: int
+    end_offset: int
+    in_hand: tuple[int, ...] = ()
+    attempting: int = -1
+    attempting_key_hash: int | None = None
+    attempted_by: str = ""
+    culprit: int = -1
+
+
+class RedriveState(StrEnum):
+    RUNNING = "running"
+    CANCELLED = "cancelled"
+    DONE = "done"
+
+
+class RedriveTask(msgspec.Struct, frozen=True, array_like=True):
+    """One redrive. In each partition of the dead-letter topic, the letters from `next_offsets` up to `end_offsets`, where it
+    ended when the redrive began, are still to be looked at. Counts as in `messages.Redrive`; a dry run is never recorded."""
+
+    topic: str
+    dead_letter_topic: str
+    where: RedriveFilter
+    rate_per_s: int
+    limit: int
+    dry_run: bool
+    token: str
+    created_ms: int
+    updated_ms: int
+    total: int
+    next_offsets: tuple[int, ...]
+    end_offsets: tuple[int, ...]
+    state: RedriveState = RedriveState.RUNNING
+    matched: int = 0
+    redriven: int = 0
+    skipped: int = 0
+
+
+class Redriven(msgspec.Struct, frozen=True, array_like=True):
+    """The letters of one block that were redriven: ranges of offsets, first and last included, ascending and apart."""
+
+    ranges: tuple[tuple[int, int], ...]
+
+
+Value = GroupMeta | Member | CommittedOffset | FailedOffset | Intent | GroupConfig | Suspicion | RedriveTask | Redriven
 
 
 class Decoded(NamedTuple):
@@ -103,7 +176,12 @@ _SHAPES: dict[RecordType, tuple[tuple[type, ...], Any]] = {
     RecordType.OFFSET: ((str, int), msgspec.msgpack.Decoder(CommittedOffset)),
     RecordType.FAILURE: ((str, int, int), msgspec.msgpack.Decoder(FailedOffset)),
     RecordType.INTENT: ((str, int, int), msgspec.msgpack.Decoder(Intent)),
+    RecordType.GROUP_CONFIG: ((), msgspec.msgpack.Decoder(GroupConfig)),
+    RecordType.SUSPECT: ((str, int), msgspec.msgpack.Decoder(Suspicion)),
+    RecordType.REDRIVE: ((int,), msgspec.msgpack.Decoder(RedriveTask)),
+    RecordType.REDRIVEN: ((str, int, int), msgspec.msgpack.Decoder(Redriven)),
 }
+_MEMBER_FIELDS = Member.__struct_fields__
 _TYPES = {int(record_type): record_type for record_type in RecordType}
 
 
@@ -119,12 +197,10 @@ def member_record(group: str, member_id: str, member: Member | None) -> StateRec
     if member is None:
         return _record(None, RecordType.MEMBER, group, member_id)
     # In order, so that the same member always makes the same bytes.
-    layout = (
-        *astuple(member)[:-3],
-        sorted(member.target),
-        dict(sorted(member.assigned.items())),
-        dict(sorted(member.revoking.items())),
-    )
+    layout = list(astuple(member))
+    for index in (_MEMBER_FIELDS.index(name) for name in ("assigned", "revoking")):
+        layout[index] = dict(sorted(layout[index].items()))
+    layout[_MEMBER_FIELDS.index("target")] = sorted(member.target)
     return StateRecord(_encoder.encode((RecordType.MEMBER, group, member_id)), _encoder.encode(layout))
 
 
@@ -143,6 +219,22 @@ def failure_record(group: str, topic: str, partition: int, offset: int, entry: F
 
 def intent_record(group: str, topic: str, partition: int, offset: int, intent: Intent | None) -> StateRecord:
     return _record(intent, RecordType.INTENT, group, topic, partition, offset)
+
+
+def config_record(group: str, config: GroupConfig | None) -> StateRecord:
+    return _record(config, RecordType.GROUP_CONFIG, group)
+
+
+def suspect_record(group: str, topic: str, partition: int, suspicion: Suspicion | None) -> StateRecord:
+    return _record(suspicion, RecordType.SUSPECT, group, topic, partition)
+
+
+def redrive_record(group: str, redrive_id: int, task: RedriveTask | None) -> StateRecord:
+    return _record(task, RecordType.REDRIVE, group, redrive_id)
+
+
+def redriven_record(group: str, topic: str, partition: int, block: int, redriven: Redriven | None) -> StateRecord:
+    return _record(redriven, RecordType.REDRIVEN, group, topic, partition, block)
 
 
 def decode(record: StateRecord) -> Decoded:

@@ -11,6 +11,7 @@ import pytest
 from logsvc.coordinator import deadletter
 from logsvc.coordinator.coordinator import Coordinator
 from logsvc.coordinator.events import NOTHING, DeadLetterWritten, Event, Now, Outcome, StateRecord, WriteDeadLetter
+from logsvc_common import letters
 from logsvc_common.batch import RecordData
 from logsvc_common.messages import (
     Commit,
@@ -132,7 +133,7 @@ def live(disk: Disk, crashes: list[int], keeps: bool) -> int:
 
 
 def check(disk: Disk, shell: Shell) -> None:
-    offsets = [dict(letter.headers)[deadletter.OFFSET] for letter in disk.letters]
+    offsets = [dict(letter.headers)[letters.OFFSET] for letter in disk.letters]
     assert sorted(offsets) == [b"3", b"5"], "exactly one letter for each exhausted failure"
     reply = shell.coordinator.handle(FetchOffsets("g", [FetchOffsetsPartition("t", 0)]), shell.now).reply
     assert isinstance(reply, FetchOffsetsReply)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from logsvc.coordinator.deadletter import GROUP, OFFSET, PARTITION, TOPIC
 from logsvc.testing.simulated_disk import Operation, SimulatedCrash
 from logsvc_common.batch import RecordData, decode, encode, split
 from logsvc_common.errors import LogsvcError
+from logsvc_common.letters import GROUP, OFFSET, PARTITION, TOPIC
 from logsvc_common.messages import (
     Commit,
     CommitPartition,

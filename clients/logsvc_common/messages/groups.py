@@ -194,11 +194,13 @@ class FetchRetries(Request, frozen=True):
 
 
 class DueRecord(Message, frozen=True):
-    """`attempt` is the number this try has: 2 for the first retry, 1 for a record that was only parked."""
+    """`attempt` is the number this try has: 2 for the first retry, 1 for a record that was only parked, and for the first try
+    after a redrive, which put it back from the dead letter at offset `letter` (-1: it was not redriven)."""
 
     offset: Int64
     attempt: Int64
     key_hash: Int64 | None = None
+    letter: Int64 = -1
 
 
 class RetriesResult(Result, frozen=True, kw_only=True):
@@ -208,10 +210,11 @@ class RetriesResult(Result, frozen=True, kw_only=True):
 
 
 class FetchRetriesReply(Message, frozen=True):
-    """Payload: one frame a result: the whole batches that hold its records, ascending. A record that retention has
-    removed is not in them: the member reports it failed. Partitions with nothing due are left out. `full` and `isolated` list
-    those of the partitions asked for that are so now, as in CommitResult; those not listed are so no more. Of an isolated
-    partition at most one record is in here, and none while one is in the member's hands."""
+    """Payload: one frame a result: the whole batches that hold its records; first those made from dead
+    letters, at the offsets of the records that failed. A record that retention has removed is not in them: the member reports
+    it failed. Partitions with nothing due are left out. `full` and `isolated` list those of the partitions asked for that are
+    so now, as in CommitResult; those not listed are so no more. Of an isolated partition at most one record is in here, and
+    none while one is in the member's hands."""
 
     results: list[RetriesResult]
     full: list[TopicPartitions] = []

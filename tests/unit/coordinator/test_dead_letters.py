@@ -7,6 +7,7 @@ import pytest
 from logsvc.coordinator import deadletter
 from logsvc.coordinator.events import DeadLetterFailed, DeadLetterWritten, RetriesChanged, TopicDeleted, WriteDeadLetter
 from logsvc.coordinator.limits import CoordinatorLimits
+from logsvc_common import letters
 from logsvc_common.batch import Header
 from logsvc_common.messages import DueRecord, Failure, Parked
 from logsvc_common.retry import RetryPolicy
@@ -103,7 +104,7 @@ def test_an_exception_that_skips_retries_goes_at_once() -> None:
     broker.commit(8, failed=[failure(7, exception="app.ParseError")], retry=policy)
     (effect,) = broker.letters_asked_for()
     assert effect.reason == "no_retry"
-    assert dict(effect.headers)[deadletter.DELIVERY_COUNT] == b"1"
+    assert dict(effect.headers)[letters.DELIVERY_COUNT] == b"1"
 
 
 def test_a_discarded_failure_leaves_nothing() -> None:
@@ -224,16 +225,16 @@ def test_the_first_failure_is_remembered_through_retries() -> None:
     broker.retries()
     broker.commit(failed=[failure(7)], retry=two)
     headers = dict(broker.letters_asked_for()[0].headers)
-    assert headers[deadletter.FIRST_FAILURE_TIMESTAMP] == str(WALL_MS).encode()
+    assert headers[letters.FIRST_FAILURE_TIMESTAMP] == str(WALL_MS).encode()
 
 
 def test_long_texts_are_cut_between_characters() -> None:
     broker = Harness(limits=CoordinatorLimits(error_bytes_max=10, stacktrace_bytes_max=11))
     broker.commit(8, failed=[Failure(7, "ééééééé", "E" * 300, "x€€€€")], retry=ONCE)
     headers = dict(broker.letters_asked_for()[0].headers)
-    assert headers[deadletter.MESSAGE].decode() == "ééééé"
-    assert headers[deadletter.STACKTRACE].decode() == "x€€€"
-    assert headers[deadletter.EXCEPTION_CLASS] == b"E" * 256
+    assert headers[letters.MESSAGE].decode() == "ééééé"
+    assert headers[letters.STACKTRACE].decode() == "x€€€"
+    assert headers[letters.EXCEPTION_CLASS] == b"E" * 256
 
 
 @pytest.mark.parametrize(

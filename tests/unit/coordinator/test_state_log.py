@@ -75,7 +75,7 @@ def test_a_value_with_fields_of_a_newer_version_is_read() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "named"),
     [
-        (msgspec.msgpack.encode([9, "g"]), b"\x90", "unknown type 9"),
+        (msgspec.msgpack.encode([99, "g"]), b"\x90", "unknown type 99"),
         (msgspec.msgpack.encode(["x", "g"]), b"\x90", "unknown type 'x'"),
         (msgspec.msgpack.encode([3, "g", "t"]), b"\x90", "OFFSET"),
         (msgspec.msgpack.encode([3, "g", 1, "t"]), b"\x90", "OFFSET"),
