@@ -8,6 +8,7 @@ cleaner does, so a gap is always a fault.
 Files are read in windows, never whole, and never one system call a batch when batches are small.
 """
 
+import logging
 from collections.abc import Iterator
 
 from logsvc.storage.disk import File
@@ -16,10 +17,13 @@ from logsvc_common.errors import CorruptBatch
 
 HEADER_WINDOW_BYTES = 8 << 10  # covers the gap between two index entries at the default interval
 SCAN_WINDOW_BYTES = 4 << 20
+SEARCH_BYTES_MAX = 8 << 30  # a few seconds
+_LOG = logging.getLogger(__name__)
 
 # A stamped batch has leader epoch 0 and magic 2 at bytes 12..16: what a search for the next batch looks for.
 _EPOCH_AND_MAGIC = b"\x00\x00\x00\x00\x02"
 _EPOCH_AT = 12
+_OVERLAP_BYTES = _EPOCH_AT + len(_EPOCH_AND_MAGIC) - 1  # of search windows, so that what lies across their border is found
 
 
 class BadBatch(CorruptBatch):
@@ -131,30 +135,45 @@ def find_batch(file: File, position: int, end: int, offset_min: int) -> tuple[in
     """The first whole, valid batch at `position` or after it whose base offset is at least `offset_min`; None without one.
 
     This tells a torn tail (nothing good after it) from corruption. A record whose value holds a batch can look like one;
-    the answer is then corruption, which loses nothing, rather than a cut, which might.
+    the answer is then corruption, which loses nothing, rather than a cut, which might. Bytes made to look like the
+    beginnings of large batches cannot keep the search busy for ever: it gives up after `SEARCH_BYTES_MAX` of checksums.
     """
+    searched_bytes = 0
     while position + HEADER_BYTES <= end:
         window = file.pread(min(SCAN_WINDOW_BYTES, end - position), position)
         found = window.find(_EPOCH_AND_MAGIC, _EPOCH_AT)
         while found >= 0:
             candidate = position + found - _EPOCH_AT
-            header = batch_at(file, candidate, end, offset_min)
+            header = _plausible(file, candidate, end, offset_min)
             if header is not None:
-                return candidate, header
+                if batch_at(file, candidate, end) is not None:
+                    return candidate, header
+                searched_bytes += header.size
+                if searched_bytes > SEARCH_BYTES_MAX:
+                    _LOG.error("gave up looking for a good batch at byte %d", candidate)
+                    return None
             found = window.find(_EPOCH_AND_MAGIC, found + 1)
         if len(window) < SCAN_WINDOW_BYTES:
             return None
-        position += len(window) - HEADER_BYTES
+        position += len(window) - _OVERLAP_BYTES
     return None
 
 
 def batch_at(file: File, position: int, end: int, offset_min: int = 0) -> BatchHeader | None:
     """The header of the batch at `position` if it is whole, its CRC right and its offset high enough; None otherwise."""
+    header = _plausible(file, position, end, offset_min)
+    if header is None:
+        return None
     try:
-        header = parse_header(file.pread(HEADER_BYTES, position))
-        if header.base_offset < offset_min or header.size > end - position:
-            return None
         check_crc(file.pread(header.size, position), header)
     except CorruptBatch:
         return None
     return header
+
+
+def _plausible(file: File, position: int, end: int, offset_min: int) -> BatchHeader | None:
+    try:
+        header = parse_header(file.pread(HEADER_BYTES, position))
+    except CorruptBatch:
+        return None
+    return header if header.base_offset >= offset_min and header.size <= end - position else None
