@@ -322,6 +322,8 @@ class LogWriter:
             try:
                 self._store(found)
             except OSError as error:
+                if error.errno in FULL_ERRNOS:
+                    raise DiskFull(f"no room on the disk for a checkpoint: {error.strerror}") from error
                 raise StorageFailed(f"checkpoint of {self.topic}-{self.partition} not written: {error}") from error
 
     def close(self) -> None:

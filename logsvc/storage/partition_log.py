@@ -153,8 +153,7 @@ class PartitionLog(LogWriter):
         if offset == self.end_offset and self._active.size:
             with self._lock:
                 self._roll()
-        self._move_start(offset)
-        self._remove_segments(sum(segment.end_offset <= offset for segment in self._sealed()))
+        self._advance_start(offset)
         return offset
 
     def apply_retention(self, now_ms: int) -> int:
@@ -167,16 +166,20 @@ class PartitionLog(LogWriter):
         with self._lock:
             self._producers.expire(now_ms)
             if self._active.is_old(self._config.segment_ms, now_ms):
-                self._roll()
+                self._roll_if_room()
         sealed = self._sealed()
         ages = [SegmentAge(segment.size, segment.max_timestamp_ms, segment.modified_ms) for segment in sealed]
         count = expired(ages, self._active.size, self._config, now_ms)
         if not count:
             return 0
-        start_offset = max(self.start_offset, sealed[count - 1].end_offset)
-        self._move_start(start_offset)
-        self._remove_segments(count)
+        self._advance_start(max(self.start_offset, sealed[count - 1].end_offset))
         return count
+
+    def _roll_if_room(self) -> None:
+        try:
+            self._roll()
+        except DiskFull as error:  # the other segments may still be deleted, which makes room
+            _LOG.warning("%s-%d: not rolled by age: %s", self.topic, self.partition, error.message)
 
     def compaction(self, now_ms: int) -> Compaction | None:
         """What there is to compact now, None when nothing or too little is. Call `run` of it in a worker thread, then
@@ -241,11 +244,25 @@ class PartitionLog(LogWriter):
             self._segments[made.base_offset] = made
         self._reader.forget_places()
 
-    def _move_start(self, offset: int) -> None:
-        """Set the log start, then write it: a checkpoint that a sync writes meanwhile must not hold the old one."""
+    def _advance_start(self, offset: int) -> None:
+        """Move the log start, durably, then delete the segments wholly below it.
+
+        The start is set first: a checkpoint that a sync writes meanwhile must not hold the old one. On a full disk the
+        checkpoint comes last, because deleting makes the room for it: whole segments may go without it, oldest first and
+        each durably, since a log begins at its first segment whatever the checkpoint says.
+        """
         before, self.start_offset = self.start_offset, offset
+        count = sum(segment.end_offset <= offset for segment in self._sealed())
         try:
             self.write_checkpoint()
+            self._remove_segments(count)
+        except DiskFull:
+            self._remove_segments(count, one_by_one=True)
+            self.start_offset = max(before, self._segments.peekitem(0)[0])
+            if count:
+                self._advance_start(offset)
+            else:
+                raise
         except LogsvcError:
             self.start_offset = before
             raise
@@ -254,8 +271,8 @@ class PartitionLog(LogWriter):
         segments: list[Segment] = list(self._segments.values())
         return segments[:-1]
 
-    def _remove_segments(self, count: int) -> None:
-        """Delete the `count` oldest segments; the checkpoint with the new start is on disk already."""
+    def _remove_segments(self, count: int, *, one_by_one: bool = False) -> None:
+        """Delete the `count` oldest segments. `one_by_one`: each is gone for good before the next one goes."""
         if not count:
             return
         for segment in self._sealed()[:count]:
@@ -268,6 +285,10 @@ class PartitionLog(LogWriter):
                 for suffix in (LOG_SUFFIX, OFFSET_INDEX_SUFFIX, TIME_INDEX_SUFFIX):
                     if self._disk.exists(segment.path(suffix)):
                         self._disk.unlink(segment.path(suffix))
+                if one_by_one:
+                    self._disk.sync_dir(self._folder)
             except OSError as error:
+                if one_by_one:
+                    raise self._fail("deleting a segment", error) from error
                 _LOG.warning("%s not removed, recovery will: %s", segment.path(), error)
         self._reader.forget_places()

@@ -124,12 +124,43 @@ def test_a_full_disk_stops_a_roll_and_a_checkpoint_but_loses_nothing() -> None:
     append_numbered(log)
     written += 2
     disk.capacity_bytes = disk.used_bytes()
-    with pytest.raises((DiskFull, StorageFailed)):
+    with pytest.raises(DiskFull):
         log.close()
     log = open_log(disk.kill())
     assert log.state in (PartitionState.ONLINE, PartitionState.FAILED)
     disk.capacity_bytes *= 2
     assert read_all(open_log(disk.kill())) == numbered(0, written)
+
+
+def test_retention_and_trim_make_room_on_a_disk_without_any() -> None:
+    disk = new_disk()
+    log = open_log(disk, retention_bytes=2_000)
+    for _ in range(60):
+        append_numbered(log)
+    log.sync()
+    disk.capacity_bytes = disk.used_bytes()
+    with pytest.raises(DiskFull):
+        append_until_refused(log)
+    assert log.apply_retention(0) > 2
+    start = log.start_offset
+    append_numbered(log)
+    log.sync()
+    assert read_all(open_log(disk.kill())) == numbered(start, log.end_offset)
+
+    log = open_log(disk)
+    disk.capacity_bytes = disk.used_bytes()
+    log.trim(start + 30)
+    assert read_all(log) == numbered(start + 30, log.end_offset)
+    assert read_all(open_log(disk.kill())) == numbered(start + 30, log.end_offset)
+
+
+def test_a_trim_that_deletes_nothing_cannot_be_kept_on_a_full_disk() -> None:
+    disk = new_disk()
+    log = filled(disk, 3, segment_bytes=1 << 20)
+    disk.capacity_bytes = disk.used_bytes()
+    with pytest.raises(DiskFull):
+        log.trim(3)
+    assert log.start_offset == 0
 
 
 def test_headroom_is_kept_for_internal_topics() -> None:
