@@ -20,21 +20,24 @@ nothing is flying and nothing in doubt, `needs_epoch` turns true; `new_producer`
 Memory. An open batch reserves the bytes it may grow to, a sealed one what it holds; the sum stays below `buffer_bytes`.
 Where many partitions are written, batches get smaller so that half the memory holds one open batch each.
 
-The hot path takes no lock. A partition's open batch lies in its `slot`, a list of at most one, and whoever wants to append
-to it or seal it pops it first: `list.pop` is atomic, so it has one owner at a time. An empty slot means "go the slow way":
-there is no open batch, or another thread has it for a microsecond. Everything else needs the caller's lock.
-
-Times are monotonic milliseconds, given by the caller.
+Appending to an open batch takes no lock (see `producer_batch`); everything else needs the caller's. Times are monotonic
+milliseconds, given by the caller.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from enum import Enum
-from typing import NamedTuple
+from collections.abc import Callable
 
 from logsvc_client.partitioner import next_sticky, partition_for
-from logsvc_client.records import RecordMetadata
-from logsvc_common.batch import Builder, Header, builder, restamp_producer
+from logsvc_client.producer_batch import (
+    NewRecord,
+    PartitionQueue,
+    ProducerBatch,
+    TopicQueues,
+    Wait,
+    append_record,
+    closed_batch,
+)
+from logsvc_common.batch import builder
 from logsvc_common.errors import (
     DeliveryTimeout,
     LogsvcError,
@@ -46,163 +49,11 @@ from logsvc_common.errors import (
 BATCH_BYTES_MIN = 16_384  # how small a batch's limit may become when many partitions share the memory
 REQUEST_BYTES_MAX = 1 << 20  # a request takes batches of several partitions up to this
 REQUEST_BATCHES_MAX = 256
-RECORD_OVERHEAD_BYTES = 128  # more than the header of a batch and of one record need
 BUSY_RETRY_MS = 1
 RETRY_BACKOFF_MIN_MS = 20
 RETRY_BACKOFF_MAX_MS = 1_000
 RESTARTS_MAX = 3  # times a batch may be numbered anew before its refusal is final
 NEVER_MS = 1 << 62
-
-OnDelivery = Callable[[RecordMetadata | None, LogsvcError | None], None]
-
-
-class Wait(Enum):
-    """Why a record cannot be added now."""
-
-    TOPIC = "the topic's partitions are not known"
-    ROOM = "the memory is full"
-    BUSY = "another thread has the batch at this moment"
-
-
-class ProducerBatch:
-    """One batch and what becomes of it. Everything but the result is dropped when it is done."""
-
-    __slots__ = (
-        "append",
-        "base_offset",
-        "builder",
-        "callbacks",
-        "count",
-        "data",
-        "deliver_by_ms",
-        "done",
-        "doubtful",
-        "due_ms",
-        "error",
-        "order",
-        "queue",
-        "reserved_bytes",
-        "restarts",
-        "sequence",
-        "stamp",
-        "tries",
-        "waiters",
-    )
-
-    def __init__(self, queue: "PartitionQueue", made: Builder, reserved_bytes: int, due_ms: int, deliver_by_ms: int) -> None:
-        self.queue = queue
-        self.builder: Builder | None = made
-        self.append = made.append  # bound once: the hot path saves a lookup for every record
-        self.count = 0
-        self.data: bytearray | None = None
-        self.reserved_bytes = reserved_bytes
-        self.due_ms = due_ms
-        self.deliver_by_ms = deliver_by_ms
-        self.order = -1  # of sealed ones, within the partition
-        self.sequence = -1
-        self.stamp = (-1, -1, -1)
-        self.tries = 0
-        self.restarts = 0
-        self.doubtful = False  # it was sent and nobody knows whether it was appended
-        self.done = False
-        self.base_offset = -1
-        self.error: LogsvcError | None = None
-        self.callbacks: list[tuple[int, int, OnDelivery]] = []
-        self.waiters: list[Callable[[], None]] = []
-
-    def encoded(self, producer_id: int, producer_epoch: int) -> bytearray:
-        """The bytes of the batch: built once, and only renumbered after a restart of the sequences."""
-        stamp = (producer_id, producer_epoch, self.sequence)
-        if self.data is None:
-            assert self.builder is not None
-            self.builder.set_producer_state(*stamp)
-            self.data = self.builder.build()
-            self.builder = None
-            self.append = _closed
-        elif self.stamp != stamp:
-            restamp_producer(self.data, *stamp)
-        self.stamp = stamp
-        return self.data
-
-
-def _closed(offset: int, timestamp: int, key: bytes | None, value: bytes | None, headers: list[Header]) -> None:
-    """What a sealed batch answers to a record: full."""
-
-
-def _append(batch: ProducerBatch, record: "NewRecord") -> bool:
-    """Add a record to a batch one owns; False when it is full."""
-    index = batch.count
-    if batch.append(index, record.timestamp_ms, record.key, record.value, record.headers) is None:
-        return False
-    batch.count = index + 1
-    if record.on_delivery is not None:
-        batch.callbacks.append((index, record.timestamp_ms, record.on_delivery))
-    return True
-
-
-class PartitionQueue:
-    """The batches of one partition."""
-
-    __slots__ = (
-        "confirmed",
-        "flying",
-        "next_order",
-        "next_sequence",
-        "open",
-        "partition",
-        "retry_at_ms",
-        "sealed",
-        "slot",
-        "topic",
-    )
-
-    def __init__(self, topic: str, partition: int) -> None:
-        self.topic = topic
-        self.partition = partition
-        self.open: ProducerBatch | None = None
-        self.slot: list[ProducerBatch] = []  # holds `open` while nobody works on it
-        self.sealed: deque[ProducerBatch] = deque()
-        self.flying: list[ProducerBatch] = []
-        self.next_order = 0
-        self.next_sequence = 0
-        self.confirmed = False  # the broker knows this producer here, in this epoch
-        self.retry_at_ms = 0
-
-    def batches(self) -> Iterable[ProducerBatch]:
-        """All that are not done, oldest first."""
-        yield from self.flying
-        yield from self.sealed
-        if self.open is not None:
-            yield self.open
-
-
-class TopicQueues:
-    """A topic's partitions, the one that records without a key stick to, and the largest batch it takes."""
-
-    __slots__ = ("batch_bytes_max", "queues", "sticky")
-
-    def __init__(self, queues: list[PartitionQueue], batch_bytes_max: int, sticky: PartitionQueue) -> None:
-        self.queues = queues
-        self.batch_bytes_max = batch_bytes_max
-        self.sticky = sticky
-
-
-class NewRecord(NamedTuple):
-    """A record on its way into a batch."""
-
-    topic: str
-    value: bytes | None
-    key: bytes | None
-    headers: list[Header]
-    partition: int | None
-    timestamp_ms: int
-    on_delivery: OnDelivery | None
-
-    @property
-    def size_bytes(self) -> int:
-        """An upper bound of what it takes in a batch of its own."""
-        headers_bytes = sum(16 + 4 * len(name) + len(text or b"") for name, text in self.headers)
-        return RECORD_OVERHEAD_BYTES + len(self.value or b"") + len(self.key or b"") + headers_bytes
 
 
 class Accumulator:
@@ -277,7 +128,7 @@ class Accumulator:
                 if batch is None:
                     return Wait.BUSY
                 try:
-                    fits = _append(batch, record)
+                    fits = append_record(batch, record)
                 finally:
                     queue.slot.append(batch)
                 if fits:
@@ -304,7 +155,7 @@ class Accumulator:
             return Wait.ROOM
         deliver_by_ms = now_ms + self._delivery_timeout_ms
         batch = ProducerBatch(queue, builder(self._codec, limit), reserved_bytes, now_ms + self._linger_ms, deliver_by_ms)
-        _append(batch, record)  # The first record always fits; a wrong type raises here, and nothing has happened.
+        append_record(batch, record)  # The first record always fits; a wrong type raises here, and nothing has happened.
         self.free_bytes -= reserved_bytes
         queue.open = batch
         queue.slot.append(batch)
@@ -531,7 +382,7 @@ class Accumulator:
         batch.error = error
         batch.done = True
         batch.builder = batch.data = None
-        batch.append = _closed
+        batch.append = closed_batch
         self.free_bytes += batch.reserved_bytes
         batch.reserved_bytes = 0
         return True

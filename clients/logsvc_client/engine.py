@@ -10,7 +10,6 @@ settled and committed. New partitions begin at once.
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -19,10 +18,11 @@ from logsvc_client.commits import Commits
 from logsvc_client.fetcher import COMMITTED, Fetcher, PartitionFetch, SentFetch, names
 from logsvc_client.membership import Membership
 from logsvc_client.progress import PartitionProgress
-from logsvc_client.records import Record, TopicPartition
-from logsvc_client.transport import IDLE_MS, Transport, monotonic_ms, unreachable
-from logsvc_common.batch import Buffer, check_crc, decode, split
-from logsvc_common.errors import Disconnected, GroupError, InvalidRequest, LogsvcError, UnknownTopic, from_wire
+from logsvc_client.records import TopicPartition
+from logsvc_client.redelivery import Redelivery
+from logsvc_client.transport import IDLE_MS, Transport, unreachable
+from logsvc_common.batch import Buffer
+from logsvc_common.errors import GroupError, InvalidRequest, LogsvcError, UnknownTopic, from_wire
 from logsvc_common.messages import (
     EARLIEST,
     LATEST,
@@ -32,8 +32,6 @@ from logsvc_common.messages import (
     FetchOffsetsPartition,
     FetchOffsetsReply,
     FetchReply,
-    FetchRetries,
-    FetchRetriesReply,
     GroupHeartbeat,
     GroupHeartbeatReply,
     ListOffsets,
@@ -43,15 +41,11 @@ from logsvc_common.messages import (
     Metadata,
     MetadataReply,
     Request,
-    RetriesResult,
 )
 from logsvc_common.retry import RetryPolicy
 
 log = logging.getLogger(__name__)
 
-RETRIES_WAIT_MS = 1_000
-RETRIES_BUFFERED_MAX = 500
-RETRIES_BACKOFF_MS = 200
 METADATA_MAX_AGE_MS = 300_000
 METADATA_RETRY_MS = 1_000
 
@@ -84,7 +78,6 @@ class Engine:
         self.on_lost: Callable[[], None] = lambda: None  # called with the lock: what was handed out is somebody else's now
         self.progress: dict[TopicPartition, PartitionProgress] = {}
         self.revoking: dict[TopicPartition, PartitionProgress] = {}
-        self.due: deque[tuple[PartitionProgress, Record]] = deque()
         self.error: LogsvcError | None = None  # for the user's next call
         self.closing = False
         self._discover = [] if membership is not None else list(topics)
@@ -95,10 +88,8 @@ class Engine:
         self._commit_at_ms = 0
         self._commit_waiters: list[Future[None]] = []
         self._commit_waiters_under_way: list[Future[None]] = []
-        self._retries_poll = 1
-        self._retries_in_flight = False
-        self._retries_at_ms = 0
-        self._connect_by_ms = monotonic_ms() + connect_timeout_ms
+        self.redelivery = Redelivery(self)
+        self._connect_by_ms = transport.now_ms() + connect_timeout_ms
         self._connect_timeout_ms = connect_timeout_ms
         self._connected = False
 
@@ -188,31 +179,31 @@ class Engine:
         self._drop_revoked()
         if self._discover and not self._discovering and now_ms >= self._discover_at_ms:
             self._discovering = True
-            sends.append(self._sending(Metadata(self._discover), self._discovered))
+            sends.append(self.sending(Metadata(self._discover), self._discovered))
         if self.membership is not None and not self.closing:
             heartbeat = self.membership.next_heartbeat(now_ms)
             if heartbeat is not None:
-                sends.append(self._sending(heartbeat, partial(self._heartbeat_answered, heartbeat)))
+                sends.append(self.sending(heartbeat, partial(self._heartbeat_answered, heartbeat)))
         sends.extend(self._plan_commit(now_ms))
         if not self.closing:
             sends.extend(self._plan_locating())
             for sent in self.fetcher.plan(now_ms):
                 timeout_ms = self.transport.request_timeout_ms + sent.body.max_wait_ms
-                sends.append(self._sending(sent.body, partial(self._fetched, sent), timeout_ms))
-            sends.extend(self._plan_retries(now_ms))
+                sends.append(self.sending(sent.body, partial(self._fetched, sent), timeout_ms))
+            sends.extend(self.redelivery.plan(now_ms))
         return sends
 
-    def _sending(
+    def sending(
         self, body: Request, reply: Callable[[Message | LogsvcError, Sequence[Buffer]], None], timeout_ms: int | None = None
     ) -> Send:
+        """Sending `body`, put off until the lock is free."""
         return lambda: self.transport.send(body, (), reply, timeout_ms)
 
     def _next_due_ms(self, now_ms: int) -> int:
         times = [now_ms + IDLE_MS, self.fetcher.next_due_ms(now_ms)]
         if self.membership is not None:
             times.append(self.membership.next_due_ms())
-            if not self._retries_in_flight and self._retries_at_ms > now_ms:
-                times.append(self._retries_at_ms)
+            times.append(self.redelivery.next_due_ms())
         if self._commits is not None:
             times.append(self._commits.next_due_ms())
             if self._commit_interval_ms is not None and not self._commits.busy:
@@ -225,7 +216,7 @@ class Engine:
     # Topics without a group
 
     def _discovered(self, answer: Message | LogsvcError, _payload: Sequence[Buffer]) -> None:
-        now_ms = monotonic_ms()
+        now_ms = self.transport.now_ms()
         with self.lock:
             self._discovering = False
             self._discover_at_ms = now_ms + (METADATA_MAX_AGE_MS if isinstance(answer, MetadataReply) else METADATA_RETRY_MS)
@@ -247,7 +238,7 @@ class Engine:
     def _heartbeat_answered(self, sent: GroupHeartbeat, answer: Message | LogsvcError, _payload: Sequence[Buffer]) -> None:
         membership = self.membership
         assert membership is not None
-        now_ms = monotonic_ms()
+        now_ms = self.transport.now_ms()
         waiters: list[Future[None]] = []
         with self.lock:
             if isinstance(answer, GroupHeartbeatReply):
@@ -271,7 +262,7 @@ class Engine:
             self.fetcher.remove(tp)
         self.progress.clear()
         self.revoking.clear()
-        self.due.clear()
+        self.redelivery.due.clear()
         self._commits.give_up()
         waiters = self._commit_waiters + self._commit_waiters_under_way
         self._commit_waiters, self._commit_waiters_under_way = [], []
@@ -285,7 +276,7 @@ class Engine:
 
     def _tell_owned(self) -> None:
         assert self.membership is not None
-        self.membership.set_owned(self.progress.keys() | self.revoking.keys(), monotonic_ms())
+        self.membership.set_owned(self.progress.keys() | self.revoking.keys(), self.transport.now_ms())
 
     def leave(self) -> "Future[None]":
         """Leave the group; the future ends when the broker knows, or cannot be told."""
@@ -313,15 +304,15 @@ class Engine:
         if committed := self._locating(COMMITTED):
             assert self.group is not None
             wanted = [FetchOffsetsPartition(*partition.tp) for partition, _version in committed]
-            sends.append(self._sending(FetchOffsets(self.group, wanted), partial(self._committed_found, committed)))
+            sends.append(self.sending(FetchOffsets(self.group, wanted), partial(self._committed_found, committed)))
         if times := self._locating(EARLIEST, LATEST):
             asked = [ListOffsetsPartition(*partition.tp, partition.start or 0) for partition, _version in times]
-            sends.append(self._sending(ListOffsets(asked), partial(self._offsets_found, times)))
+            sends.append(self.sending(ListOffsets(asked), partial(self._offsets_found, times)))
         return sends
 
     def _locating(self, *starts: int) -> Located:
         found = self.fetcher.unlocated(*starts)
-        now_ms = monotonic_ms()
+        now_ms = self.transport.now_ms()
         located = [(partition, partition.version) for partition in found if partition.retry_at_ms <= now_ms]
         for partition, _version in located:
             partition.locating = True
@@ -339,7 +330,7 @@ class Engine:
                         continue
                     if result is None or result.error_code:
                         code, message = (result.error_code, result.error_message) if result else (1000, "no answer for it")
-                        self.fetcher.not_located(partition, version, from_wire(code, message), monotonic_ms())
+                        self.fetcher.not_located(partition, version, from_wire(code, message), self.transport.now_ms())
                         continue
                     progress.located(result)
                     if result.committed < 0:
@@ -359,7 +350,7 @@ class Engine:
                         continue
                     if result.error_code:
                         error = from_wire(result.error_code, result.error_message)
-                        self.fetcher.not_located(partition, version, error, monotonic_ms())
+                        self.fetcher.not_located(partition, version, error, self.transport.now_ms())
                         continue
                     self.fetcher.located(partition, version, result.offset)
                     if (progress := self.progress.get(partition.tp)) is not None:
@@ -369,12 +360,12 @@ class Engine:
     def _not_located(self, asked: Located, answer: Message | LogsvcError) -> None:
         error = answer if isinstance(answer, LogsvcError) else InvalidRequest(f"answered with {answer!r}")
         for partition, version in asked:
-            self.fetcher.not_located(partition, version, error, monotonic_ms())
+            self.fetcher.not_located(partition, version, error, self.transport.now_ms())
 
     # Records
 
     def _fetched(self, sent: SentFetch, answer: Message | LogsvcError, payload: Sequence[Buffer]) -> None:
-        now_ms = monotonic_ms()
+        now_ms = self.transport.now_ms()
         with self.lock:
             if isinstance(answer, FetchReply):
                 news = self.fetcher.received(sent, answer, payload, now_ms)
@@ -384,72 +375,6 @@ class Engine:
                 news = not error.retriable
         if news:
             self.on_news()
-
-    def _plan_retries(self, now_ms: int) -> list[Send]:
-        membership = self.membership
-        if membership is None or self._retries_in_flight or now_ms < self._retries_at_ms:
-            return []
-        if not membership.joined or not self.progress or len(self.due) >= RETRIES_BUFFERED_MAX:
-            return []
-        self._retries_in_flight = True
-        wanted = [FetchOffsetsPartition(*tp) for tp in self.progress]
-        body = FetchRetries(
-            membership.group,
-            membership.member_id,
-            membership.epoch,
-            wanted,
-            RETRIES_WAIT_MS,
-            RETRIES_BUFFERED_MAX,
-            self._retries_poll,
-        )
-        asked = dict(self.progress)
-        timeout_ms = self.transport.request_timeout_ms + RETRIES_WAIT_MS
-        return [self._sending(body, partial(self._retries_fetched, asked), timeout_ms)]
-
-    def _retries_fetched(
-        self, asked: dict[TopicPartition, PartitionProgress], answer: Message | LogsvcError, payload: Sequence[Buffer]
-    ) -> None:
-        now_ms = monotonic_ms()
-        with self.lock:
-            self._retries_in_flight = False
-            if isinstance(answer, FetchRetriesReply):
-                self._retries_poll += 1
-                full = {TopicPartition(entry.topic, number) for entry in answer.full for number in entry.partitions}
-                for tp, progress in asked.items():
-                    if self.progress.get(tp) is progress:
-                        progress.full = tp in full
-                        self.update_held(tp)
-                for result, data in zip(answer.results, payload, strict=False):
-                    self._take_retries(result, data)
-            else:
-                self._retries_at_ms = now_ms + (0 if isinstance(answer, Disconnected) else RETRIES_BACKOFF_MS)
-                if isinstance(answer, GroupError) and self.membership is not None:
-                    self.membership.ask_again(now_ms)
-        self.on_news()
-
-    def _take_retries(self, result: RetriesResult, data: Buffer) -> None:
-        tp = TopicPartition(result.topic, result.partition)
-        partition, progress = self.fetcher.partitions.get(tp), self.progress.get(tp)
-        if partition is None or progress is None:
-            return  # It moved on meanwhile: the broker gives these to its new owner.
-        if result.error_code:
-            log.warning("%s: retries cannot be read: %s", names([tp]), result.error_message)
-            return
-        due = {record.offset: record for record in result.records}
-        try:
-            for header, piece in split(data):
-                check_crc(piece, header)
-                for raw in decode(piece):
-                    entry = due.pop(raw.offset, None)
-                    if entry is not None:
-                        progress.redeliver(raw.offset, entry.attempt, entry.key_hash, partition.position)
-                        headers = tuple(raw.headers)
-                        record = Record(*tp, raw.offset, raw.timestamp, raw.key, raw.value, headers, entry.attempt)
-                        self.due.append((progress, record))
-        except LogsvcError as error:
-            self.error = type(error)(f"{names([tp])}, records to be tried again: {error}")
-            return
-        progress.missing((entry.offset, entry.attempt, entry.key_hash) for entry in due.values())
 
     # Commits
 
@@ -469,14 +394,14 @@ class Engine:
                     return [partial(waiter.set_result, None) for waiter in waiters]
                 self._commit_waiters_under_way = waiters
         request = commits.next_request(now_ms)
-        return [] if request is None else [self._sending(request, partial(self._commit_answered, request))]
+        return [] if request is None else [self.sending(request, partial(self._commit_answered, request))]
 
     def _commit_answered(self, sent: Commit, answer: Message | LogsvcError, _payload: Sequence[Buffer]) -> None:
         assert self._commits is not None
         if not isinstance(answer, CommitReply | LogsvcError):
             answer = InvalidRequest(f"answered with {answer!r}")
         with self.lock:
-            errors = self._commits.answered(sent, answer, monotonic_ms())
+            errors = self._commits.answered(sent, answer, self.transport.now_ms())
             if errors is None:
                 return
             for part in sent.partitions:

@@ -202,7 +202,7 @@ class Handout:
     def _take_due(self, records_max: int, one_by_one: bool) -> list[Record]:
         records: list[Record] = []
         self._list, self._due, self._runs, self.cursor = records, [], [], -1
-        due = self._engine.due
+        due = self._engine.redelivery.due
         while due and len(records) < records_max:
             progress, record = due.popleft()
             if self._engine.progress.get(progress.tp) is progress:

@@ -16,7 +16,8 @@ from typing import Any, Self
 
 import msgspec
 
-from logsvc_client.accumulator import Accumulator, NewRecord, OnDelivery, ProducerBatch, Wait
+from logsvc_client.accumulator import Accumulator
+from logsvc_client.producer_batch import NewRecord, OnDelivery, ProducerBatch, Wait
 from logsvc_client.records import Headers, RecordMetadata, header_list
 from logsvc_client.sender import Sender, metadata_of
 from logsvc_client.transport import DEFAULT_REQUEST_TIMEOUT_MS, DEFAULT_SERVER, Transport, monotonic_ms

@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 
-from logsvc_client.accumulator import Accumulator, ProducerBatch
+from logsvc_client.accumulator import Accumulator
+from logsvc_client.producer_batch import ProducerBatch
 from logsvc_client.records import RecordMetadata
-from logsvc_client.transport import IDLE_MS, Transport, monotonic_ms
+from logsvc_client.transport import IDLE_MS, Transport
 from logsvc_common.batch import Buffer
 from logsvc_common.errors import (
     ClientClosed,
@@ -55,7 +56,7 @@ class Sender:
         self._room_waiters: list[Callable[[], None]] = []
         self._learning: dict[str, Future[MetadataReply]] = {}
         self._topics: set[str] = set()
-        self._refresh_at_ms = monotonic_ms() + METADATA_MAX_AGE_MS
+        self._refresh_at_ms = transport.now_ms() + METADATA_MAX_AGE_MS
         self._ask_id_at_ms = 0
         self._asking_id = False
 
@@ -178,7 +179,7 @@ class Sender:
     def _answered(self, request: list[ProducerBatch], answer: Message | LogsvcError, _payload: Sequence[Buffer]) -> None:
         if isinstance(answer, ProduceReply) and len(answer.results) != len(request):
             answer = InvalidRequest(f"{len(answer.results)} results for {len(request)} batches")
-        now_ms = monotonic_ms()
+        now_ms = self.transport.now_ms()
         ended = []
         with self.lock:
             for index, batch in enumerate(request):
@@ -239,7 +240,7 @@ class Sender:
         if isinstance(answer, MetadataReply):
             self._note_topics(answer.topics)
         else:
-            self._refresh_at_ms = monotonic_ms() + METADATA_RETRY_MS
+            self._refresh_at_ms = self.transport.now_ms() + METADATA_RETRY_MS
 
     def _ask_producer_id(self, now_ms: int) -> None:
         self._asking_id = True

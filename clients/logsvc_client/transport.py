@@ -98,6 +98,11 @@ class Transport:
         self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"logsvc-io-{client_id or server}", daemon=True)
 
+    @staticmethod
+    def now_ms() -> int:
+        """The clock of all deadlines, in monotonic milliseconds."""
+        return monotonic_ms()
+
     # For other threads
 
     def start(self, *services: Service) -> None:

@@ -10,7 +10,8 @@ from collections import deque
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logsvc_client.accumulator import Accumulator, NewRecord, ProducerBatch
+from logsvc_client.accumulator import Accumulator
+from logsvc_client.producer_batch import NewRecord, ProducerBatch
 from logsvc_common.batch import decode, parse_header
 from logsvc_common.errors import BrokerOverloaded, CorruptBatch, OutOfOrderSequence
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from logsvc_client.accumulator import Accumulator, NewRecord, ProducerBatch, Wait
+from logsvc_client.accumulator import Accumulator
+from logsvc_client.producer_batch import NewRecord, ProducerBatch, Wait
 from logsvc_common.batch import decode, parse_header
 from logsvc_common.errors import (
     BrokerOverloaded,

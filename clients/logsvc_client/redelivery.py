@@ -1,0 +1,109 @@
+"""Failed and parked records that are due again: a long poll kept under way while the member is in its group.
+
+The broker hands such a record out once. An answer that is lost is asked for again under the same number, and brings the same
+records. They wait in `due` for the user, who gets them ahead of new ones.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from logsvc_client.fetcher import names
+from logsvc_client.progress import PartitionProgress
+from logsvc_client.records import Record, TopicPartition
+from logsvc_common.batch import Buffer, check_crc, decode, split
+from logsvc_common.errors import Disconnected, GroupError, LogsvcError
+from logsvc_common.messages import FetchOffsetsPartition, FetchRetries, FetchRetriesReply, Message, RetriesResult
+
+if TYPE_CHECKING:
+    from logsvc_client.engine import Engine
+
+log = logging.getLogger(__name__)
+
+WAIT_MS = 1_000  # how long the broker may hold the request
+BUFFERED_MAX = 500  # records waiting for the user; with so many, no more are asked for
+BACKOFF_MS = 200
+
+
+class Redelivery:
+    """The part of an engine that fetches what is due again. Everything but `_fetched` needs the engine's lock."""
+
+    def __init__(self, engine: "Engine") -> None:
+        self.due: deque[tuple[PartitionProgress, Record]] = deque()
+        self._engine = engine
+        self._poll = 1
+        self._in_flight = False
+        self._not_before_ms = 0
+
+    def plan(self, now_ms: int) -> list[Callable[[], None]]:
+        """The request to send now, if any."""
+        engine, membership = self._engine, self._engine.membership
+        if membership is None or self._in_flight or now_ms < self._not_before_ms:
+            return []
+        if not membership.joined or not engine.progress or len(self.due) >= BUFFERED_MAX:
+            return []
+        self._in_flight = True
+        asked = dict(engine.progress)
+        body = FetchRetries(
+            membership.group,
+            membership.member_id,
+            membership.epoch,
+            [FetchOffsetsPartition(*tp) for tp in asked],
+            WAIT_MS,
+            BUFFERED_MAX,
+            self._poll,
+        )
+        return [engine.sending(body, partial(self._fetched, asked), engine.transport.request_timeout_ms + WAIT_MS)]
+
+    def next_due_ms(self) -> int | None:
+        """When a request put off is to be sent."""
+        return None if self._in_flight else self._not_before_ms
+
+    def _fetched(
+        self, asked: dict[TopicPartition, PartitionProgress], answer: Message | LogsvcError, payload: Sequence[Buffer]
+    ) -> None:
+        engine = self._engine
+        now_ms = engine.transport.now_ms()
+        with engine.lock:
+            self._in_flight = False
+            if isinstance(answer, FetchRetriesReply):
+                self._poll += 1
+                full = {TopicPartition(entry.topic, number) for entry in answer.full for number in entry.partitions}
+                for tp, progress in asked.items():
+                    if engine.progress.get(tp) is progress:
+                        progress.full = tp in full
+                        engine.update_held(tp)
+                for result, data in zip(answer.results, payload, strict=False):
+                    self._take(result, data)
+            else:
+                self._not_before_ms = now_ms + (0 if isinstance(answer, Disconnected) else BACKOFF_MS)
+                if isinstance(answer, GroupError) and engine.membership is not None:
+                    engine.membership.ask_again(now_ms)
+        engine.on_news()
+
+    def _take(self, result: RetriesResult, data: Buffer) -> None:
+        engine = self._engine
+        tp = TopicPartition(result.topic, result.partition)
+        partition, progress = engine.fetcher.partitions.get(tp), engine.progress.get(tp)
+        if partition is None or progress is None:
+            return  # It moved on meanwhile: the broker gives these to its new owner.
+        if result.error_code:
+            log.warning("%s: records due again cannot be read: %s", names([tp]), result.error_message)
+            return
+        due = {record.offset: record for record in result.records}
+        try:
+            for header, piece in split(data):
+                check_crc(piece, header)
+                for raw in decode(piece):
+                    entry = due.pop(raw.offset, None)
+                    if entry is not None:
+                        progress.redeliver(raw.offset, entry.attempt, entry.key_hash, partition.position)
+                        headers = tuple(raw.headers)
+                        record = Record(*tp, raw.offset, raw.timestamp, raw.key, raw.value, headers, entry.attempt)
+                        self.due.append((progress, record))
+        except LogsvcError as error:
+            engine.error = type(error)(f"{names([tp])}, records due again: {error}")
+            return
+        progress.missing((entry.offset, entry.attempt, entry.key_hash) for entry in due.values())
