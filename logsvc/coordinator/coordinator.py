@@ -12,7 +12,8 @@ hand-outs fall due again, letters are asked for again.
 
 from collections.abc import Callable, Iterable, Iterator
 
-from logsvc.coordinator import membership, offsets
+from logsvc.coordinator import commits, membership, offsets
+from logsvc.coordinator.commits import Deciding
 from logsvc.coordinator.deadletter import write_effect
 from logsvc.coordinator.events import (
     NOTHING,
@@ -28,13 +29,13 @@ from logsvc.coordinator.events import (
     StateRecord,
     Tick,
     TopicDeleted,
-    TopicPartition,
     TopicsChanged,
 )
-from logsvc.coordinator.group import Change, Group, from_wire, to_wire
+from logsvc.coordinator.group import Group
 from logsvc.coordinator.limits import DEFAULT_LIMITS, CoordinatorLimits
+from logsvc.coordinator.members import REFUSED_RETRY_MS, Members, released
 from logsvc.coordinator.redrive import Redrives
-from logsvc.coordinator.state_log import GroupMeta, Member, RecordType, decode, group_record
+from logsvc.coordinator.state_log import GroupMeta, RecordType, decode, group_record
 from logsvc.coordinator.timers import Timers
 from logsvc.coordinator.views import GroupView, view
 from logsvc_common.errors import GroupFull, UnknownGroup, UnknownMember
@@ -42,6 +43,7 @@ from logsvc_common.messages import (
     JOIN_EPOCH,
     LEAVE_EPOCH,
     NO_MEMBER_EPOCH,
+    STATIC_LEAVE_EPOCH,
     CancelRedrive,
     Commit,
     FetchOffsets,
@@ -49,7 +51,6 @@ from logsvc_common.messages import (
     FetchRetries,
     FetchRetriesReply,
     GroupHeartbeat,
-    GroupHeartbeatReply,
     ListRedrives,
     StartRedrive,
 )
@@ -57,9 +58,7 @@ from logsvc_common.names import check_group
 from logsvc_common.retry import RetryPolicy
 
 CLOCK_STEP_MS = 100  # the wall clock may be this far behind its latest reading before due times are looked at again
-REFUSED_RETRY_MS = 1_000  # when what happened by itself is tried again, should its records be refused
 
-_MemberKey = tuple[str, str]  # group, member id
 _LetterKey = tuple[str, str, int, int]  # group, topic, partition, offset
 
 
@@ -74,8 +73,8 @@ class Coordinator:
         self._limits = limits
         self._unit = unit
         self._groups: dict[str, Group] = {}
-        self._sessions: Timers[_MemberKey] = Timers()
-        self._owned: dict[_MemberKey, frozenset[TopicPartition]] = {}
+        self._members = Members(self._groups, limits)
+        self._pauses: Timers[str] = Timers()  # groups whose breaker is open
         self._letters: Timers[_LetterKey] = Timers()  # failed writes, to be tried again
         self._letter_failures: dict[_LetterKey, int] = {}
         self._letter_backoff = RetryPolicy(initial_ms=limits.dead_letter_backoff_ms, max_ms=limits.dead_letter_backoff_max_ms)
@@ -98,7 +97,7 @@ class Coordinator:
         if decoded.value is not None:
             return
         if decoded.type is RecordType.MEMBER:
-            self._forget_member((decoded.group, decoded.path[0]))
+            self._members.forget(decoded.group, decoded.path[0])
         elif decoded.type is RecordType.INTENT:
             self._forget_letter((decoded.group, *decoded.path))
         if not group:
@@ -118,14 +117,13 @@ class Coordinator:
         self._latest_wall_ms = now.wall_ms
         effects: list[Effect] = []
         for group in self._groups.values():
-            for member_id, member in group.members.items():
-                self._sessions.set((group.name, member_id), now.monotonic_ms + member.session_timeout_ms)
             for (topic, partition), progress in group.progress.items():
                 progress.failed.reanchor(now.wall_ms)
                 effects += (
                     write_effect(group.name, topic, partition, offset, intent)
                     for offset, intent in sorted(progress.intents.items())
                 )
+        self._members.loaded(now)
         self._redrives.loaded(now)
         outcome = self._topics_changed()
         return Outcome(outcome.records, None, [*outcome.effects, *effects])
@@ -138,8 +136,6 @@ class Coordinator:
         match event:
             case Commit():
                 return self._commit(event, now)
-            case GroupHeartbeat(member_epoch=epoch) if epoch == LEAVE_EPOCH:
-                return self._leave(event)
             case GroupHeartbeat():
                 return self._heartbeat(event, now)
             case FetchRetries():
@@ -178,11 +174,14 @@ class Coordinator:
     def _commit(self, request: Commit, now: Now) -> Outcome:
         group = self._groups.get(request.group)
         if group is not None:
-            return offsets.commit(group, request, now, self._logs, self._limits, self._unit)
+            outcome = commits.commit(group, request, self._given(now))
+            if not group.flood.closed:
+                self._pauses.set(group.name, group.flood.breaker.until_ms)
+            return outcome
         if not offsets.is_outside(request):
             raise UnknownMember(f"group {check_group(request.group)} has no members")
         group = self._new_group(request.group)
-        outcome = offsets.commit(group, request, now, self._logs, self._limits, self._unit)
+        outcome = commits.commit(group, request, self._given(now))
         if not outcome.records:
             return outcome
         meta = GroupMeta(0, group.meta.assignor, {})
@@ -191,76 +190,33 @@ class Coordinator:
     def _fetch_retries(self, request: FetchRetries, now: Now) -> Outcome:
         group = self._groups.get(request.group)
         if group is not None:
-            return Outcome([], offsets.fetch_retries(group, request, now, self._limits), ())
+            return Outcome([], offsets.fetch_retries(group, request, now, self._logs, self._limits), ())
         if not offsets.is_outside(request):
             raise UnknownMember(f"group {check_group(request.group)} has no members")
         return Outcome([], FetchRetriesReply([]), ())
 
     def _heartbeat(self, request: GroupHeartbeat, now: Now) -> Outcome:
         group = self._groups.get(request.group)
+        if request.member_epoch in (LEAVE_EPOCH, STATIC_LEAVE_EPOCH):
+            return self._members.leave(group, request, self._given(now))
         if group is None:
             if request.member_epoch != JOIN_EPOCH:
                 raise UnknownMember(f"group {check_group(request.group)} has no members: join with epoch 0")
             group = self._new_group(request.group)
-        key = (request.group, request.member_id)
-        joins = request.member_epoch == JOIN_EPOCH
-        owned = from_wire(request.owned) if request.owned is not None else None if joins else self._owned.get(key)
-        change = membership.heartbeat(group, request, owned, self._logs, self._limits)
-        old = group.members.get(request.member_id)
-        if joins and old is not None:
-            # A member that joins again holds nothing any more, even when it is given the same partitions at the same epoch.
-            for partition in (*old.assigned, *old.revoking):
-                group.release(partition)
-        member = change.members.get(request.member_id, old)
-        assert member is not None, "a heartbeat does not remove its sender"
-        self._sessions.set(key, now.monotonic_ms + member.session_timeout_ms)
-        if owned is None:
-            self._owned.pop(key, None)
-        else:
-            self._owned[key] = owned.intersection((*member.assigned, *member.revoking))
-        known = owned == member.assigned.keys() and not member.revoking
-        reply = GroupHeartbeatReply(
-            member_id=request.member_id,
-            member_epoch=member.epoch,
-            heartbeat_interval_ms=self._heartbeat_interval_ms(member),
-            assignment=None if known and request.member_epoch == member.epoch else to_wire(member.assigned),
-        )
-        return Outcome(change.records(group.name), reply, _released(group, change))
+        return self._members.heartbeat(group, request, self._given(now))
 
-    def _heartbeat_interval_ms(self, member: Member) -> int:
-        settled = not member.revoking and member.assigned.keys() == member.target
-        usual = self._limits.heartbeat_interval_ms if settled else self._limits.heartbeat_interval_reconciling_ms
-        return min(usual, max(1, member.session_timeout_ms // 3))
-
-    def _leave(self, request: GroupHeartbeat) -> Outcome:
-        """Leaving twice is leaving: an answer that was lost must not keep a client from closing."""
-        reply = GroupHeartbeatReply(request.member_id, LEAVE_EPOCH, self._limits.heartbeat_interval_ms)
-        group = self._groups.get(request.group)
-        if group is None or request.member_id not in group.members:
-            return Outcome([], reply, ())
-        return self._remove(group, [request.member_id])._replace(reply=reply)
-
-    def _remove(self, group: Group, member_ids: list[str]) -> Outcome:
-        change = membership.remove(group, member_ids, self._logs)
-        if len(member_ids) == len(group.members) and not group.progress:
-            # Nothing is left worth remembering, and groups that came and went must not add up to the limit.
-            return Outcome([*change._replace(meta=None).records(group.name), group_record(group.name, None)], None, ())
-        return Outcome(change.records(group.name), None, _released(group, change))
+    def _given(self, now: Now) -> Deciding:
+        return Deciding(now, self._logs, self._limits, self._unit)
 
     def _tick(self, now: Now) -> Outcome:
         records, effects = self._redrives.tick(now)
-        expired: dict[str, list[str]] = {}
-        for key in self._sessions.passed(now.monotonic_ms):
-            group = self._groups.get(key[0])
-            if group is None or key[1] not in group.members:
-                self._forget_member(key)  # a join that was never recorded
-            else:
-                self._sessions.set(key, now.monotonic_ms + REFUSED_RETRY_MS)
-                expired.setdefault(key[0], []).append(key[1])
-        for name, member_ids in expired.items():
-            outcome = self._remove(self._groups[name], member_ids)
-            records += outcome.records
-            effects += outcome.effects
+        died, caused = self._members.tick(self._given(now))
+        records += died
+        effects += caused
+        for name in self._pauses.passed(now.monotonic_ms):
+            self._pauses.cancel(name)
+            if name in self._groups and self._groups[name].flood.advance(now.monotonic_ms):
+                effects.append(RetriesChanged(name, answer=True))
         # Effects go with their records, which may be refused; letters then wait for the next tick, at once, instead.
         for letter in self._letters.passed(now.monotonic_ms) if not records else ():
             self._letters.cancel(letter)
@@ -271,7 +227,7 @@ class Coordinator:
 
     def _letter_written(self, event: DeadLetterWritten, now: Now) -> Outcome:
         group = self._groups.get(event.group)
-        outcome = NOTHING if group is None else offsets.letter_written(group, event.topic, event.partition, event.offset)
+        outcome = NOTHING if group is None else commits.letter_written(group, event.topic, event.partition, event.offset)
         if outcome.records:
             # Should these records be refused (disk full), the letter is looked for again, found, and completed then.
             self._letters.set((event.group, event.topic, event.partition, event.offset), now.monotonic_ms + REFUSED_RETRY_MS)
@@ -299,7 +255,7 @@ class Coordinator:
             change = membership.recount(group, self._logs)
             if change is not None:
                 records += change.records(group.name)
-                effects += _released(group, change)
+                effects += released(group, change)
         return Outcome(records, None, effects)
 
     def _group(self, name: str) -> Group:
@@ -315,10 +271,6 @@ class Coordinator:
             raise GroupFull(f"there are {len(self._groups)} groups, as many as there may be")
         return Group(name)
 
-    def _forget_member(self, key: _MemberKey) -> None:
-        self._sessions.cancel(key)
-        self._owned.pop(key, None)
-
     def _forget_letter(self, key: _LetterKey) -> None:
         self._letters.cancel(key)
         self._letter_failures.pop(key, None)
@@ -327,7 +279,7 @@ class Coordinator:
 
     def next_deadline_ms(self) -> int | None:
         """Monotonic time at which a Tick is useful; None when nothing waits for one."""
-        deadlines = (self._sessions.next_ms(), self._letters.next_ms(), self._redrives.next_ms())
+        deadlines = (self._members.next_ms(), self._pauses.next_ms(), self._letters.next_ms(), self._redrives.next_ms())
         return min((at for at in deadlines if at is not None), default=None)
 
     def next_due_ms(self, group: str, partitions: Iterable[FetchOffsetsPartition], member_id: str = "") -> int | None:
@@ -338,9 +290,7 @@ class Coordinator:
         found = self._groups.get(group)
         if found is None:
             return None
-        request = FetchRetries(group, member_id, NO_MEMBER_EPOCH, list(partitions))
-        times = (progress.failed.next_due_ms() for _, progress in offsets.readable(found, request))
-        return min((at for at in times if at is not None), default=None)
+        return offsets.next_due_ms(found, FetchRetries(group, member_id, NO_MEMBER_EPOCH, list(partitions)), self._limits)
 
     # Views
 
@@ -351,8 +301,3 @@ class Coordinator:
     def describe(self, group: str) -> GroupView:
         """Raises UnknownGroup."""
         return view(self._group(group))
-
-
-def _released(group: Group, change: Change) -> list[Effect]:
-    """A change of who holds what may make records due that were in somebody's hands."""
-    return [RetriesChanged(group.name)] if change.members and group.progress else []

@@ -148,9 +148,11 @@ class WriteDeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class RetriesChanged:
-    """Something may be due in this group sooner than was known: look again at its parked FetchRetries."""
+    """Something may be due in this group sooner than was known: look again at its parked FetchRetries. With `answer`, answer
+    them even so: which partitions are full, or isolated, is news."""
 
     group: str
+    answer: bool = False
 
 
 @dataclass(frozen=True, slots=True)

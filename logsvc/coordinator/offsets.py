@@ -1,52 +1,25 @@
-"""Commits, and what is read back of them: committed offsets, outstanding failures, records that are due.
+"""What is read back of a group's progress: committed offsets, outstanding failures, and the records that are due.
 
-Each function decides for one request and changes nothing that is recorded. A partition that cannot be committed fails on
-its own, with its error code in its result. A member may commit what it holds, under an epoch that is not older than the one
-it was given the partition at (KIP-1251): so a commit that crosses a heartbeat on its way is not taken for a zombie's.
+Nothing here is recorded. A hand-out is not: after a restart, or when its partition moves, what was handed out is due again.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from logsvc.coordinator.deadletter import make_intent, write_effect
-from logsvc.coordinator.events import (
-    Effect,
-    LogView,
-    Now,
-    Outcome,
-    RetriesChanged,
-    StateRecord,
-    TopicPartition,
-)
+from logsvc.coordinator import redrive_step
+from logsvc.coordinator.events import LogView, Now, StateRecord, TopicPartition
 from logsvc.coordinator.group import Group, Progress, to_wire
 from logsvc.coordinator.limits import CoordinatorLimits
 from logsvc.coordinator.membership import find_member
-from logsvc.coordinator.state_log import (
-    CommittedOffset,
-    Member,
-    failure_record,
-    group_record,
-    intent_record,
-    offset_record,
-)
-from logsvc_common.delivery import Plan
-from logsvc_common.errors import (
-    BrokerOverloaded,
-    FencedMemberEpoch,
-    GroupNotEmpty,
-    InvalidRequest,
-    LogsvcError,
-    OffsetOutOfRange,
-    UnknownPartition,
-    UnknownTopic,
-)
+from logsvc.coordinator.state_log import Member, failure_record, group_record, intent_record, offset_record, suspect_record
+from logsvc.coordinator.suspects import is_isolated
+from logsvc_common.breaker import BreakerState
+from logsvc_common.errors import FencedMemberEpoch, GroupNotEmpty
 from logsvc_common.messages import (
     NO_MEMBER_EPOCH,
     Commit,
-    CommitPartition,
-    CommitReply,
-    CommitResult,
+    DueRecord,
     FetchOffsets,
     FetchOffsetsReply,
     FetchOffsetsResult,
@@ -54,10 +27,8 @@ from logsvc_common.messages import (
     FetchRetriesReply,
     RetriesResult,
 )
-from logsvc_common.names import dead_letter_topic
-from logsvc_common.retry import RetryPolicy
 
-DEFAULT_POLICY = RetryPolicy()
+AT_ONCE_MS = 1 << 62  # later than any due time
 
 
 def is_outside(request: Commit | FetchRetries) -> bool:
@@ -83,124 +54,12 @@ def check_committer(group: Group, request: Commit | FetchRetries) -> Member | No
     return member
 
 
-def commit(
-    group: Group, request: Commit, now: Now, logs: LogView, limits: CoordinatorLimits, unit: Callable[[], float]
-) -> Outcome:
-    """Record progress and failures. Raises InvalidRequest when a partition is named twice, and what `check_committer` does."""
-    member = check_committer(group, request)
-    named = {(part.topic, part.partition) for part in request.partitions}
-    if len(named) != len(request.partitions):
-        raise InvalidRequest("a partition is named twice in one commit")
-    policy = request.retry if request.retry is not None else DEFAULT_POLICY
-    records: list[StateRecord] = []
-    effects: list[Effect] = []
-    results: list[CommitResult] = []
-    for part in request.partitions:
-        progress = group.progress_of(part.topic, part.partition)
-        failed = progress.failed
-        try:
-            if member is not None:
-                _check_holder(group, member, request.member_epoch, (part.topic, part.partition))
-            _check_offsets(part, progress, logs, limits)
-        except LogsvcError as error:
-            results.append(_refused(part, failed.committed, error))
-            continue
-        plan = failed.plan(part, policy, now.wall_ms, unit)
-        if plan.committed != failed.committed:
-            records.append(offset_record(progress.key, CommittedOffset(plan.committed, now.wall_ms)))
-        if plan.changes:
-            records += (
-                failure_record(group.name, part.topic, part.partition, offset, entry) for offset, entry in plan.changes.items()
-            )
-            effects.append(RetriesChanged(group.name))
-            _record_intents(group.name, part, plan, logs, limits, records, effects)
-        results.append(
-            CommitResult(
-                topic=part.topic,
-                partition=part.partition,
-                committed=plan.committed,
-                verdicts=plan.verdicts,
-                full=failed.full(limits.failures_per_partition_max, plan.changes),
-            )
-        )
-    return Outcome(records, CommitReply(results), effects)
-
-
-def _refused(part: CommitPartition, committed: int, error: LogsvcError) -> CommitResult:
-    return CommitResult(
-        topic=part.topic, partition=part.partition, committed=committed, error_code=error.code, error_message=error.message
-    )
-
-
-def _check_holder(group: Group, member: Member, member_epoch: int, partition: TopicPartition) -> None:
-    given = member.holds(partition)
-    if given is None or member_epoch < given:
-        raise FencedMemberEpoch(
-            f"{partition[0]}-{partition[1]} is not this member's in group {group.name} at epoch {member_epoch}"
-        )
-
-
-def _check_offsets(part: CommitPartition, progress: Progress, logs: LogView, limits: CoordinatorLimits) -> None:
-    count = logs.partition_count(part.topic)
-    if count is None:
-        raise UnknownTopic(f"no topic {part.topic}")
-    if not 0 <= part.partition < count:
-        raise UnknownPartition(f"topic {part.topic} has {count} partitions, no {part.partition}")
-    end = logs.end_offset(part.topic, part.partition)
-    if not -1 <= part.offset <= end:
-        raise OffsetOutOfRange(f"offset {part.offset} of {part.topic}-{part.partition}, which ends at {end}")
-    if not (part.failed or part.parked):
-        return
-    for offset in (*(entry.offset for entry in part.failed), *(entry.offset for entry in part.parked)):
-        if not 0 <= offset < end:
-            raise OffsetOutOfRange(f"failed offset {offset} of {part.topic}-{part.partition}, which ends at {end}")
-    if len(progress.failed) + len(part.failed) + len(part.parked) > limits.failures_per_partition_refused:
-        raise BrokerOverloaded(f"{part.topic}-{part.partition} has {len(progress.failed)} failed records, as many as it may")
-
-
-def _record_intents(
-    group: str,
-    part: CommitPartition,
-    plan: Plan,
-    logs: LogView,
-    limits: CoordinatorLimits,
-    records: list[StateRecord],
-    effects: list[Effect],
-) -> None:
-    if not plan.exhausted:
-        return
-    letters = dead_letter_topic(part.topic, group)
-    search_from = logs.end_offset(letters, part.partition) if (logs.partition_count(letters) or 0) > part.partition else 0
-    for exhausted in plan.exhausted:
-        offset = exhausted.failure.offset
-        intent = make_intent(
-            exhausted,
-            dead_letter_topic=letters,
-            partition_count=logs.partition_count(part.topic) or part.partition + 1,
-            search_from=search_from,
-            limits=limits,
-        )
-        records.append(intent_record(group, part.topic, part.partition, offset, intent))
-        effects.append(write_effect(group, part.topic, part.partition, offset, intent))
-
-
-def letter_written(group: Group, topic: str, partition: int, offset: int) -> Outcome:
-    """The completion of a dead letter; nothing when it is complete already."""
-    progress = group.progress.get((topic, partition))
-    if progress is None or offset not in progress.intents:
-        return Outcome([], None, ())
-    plan = progress.failed.plan_letter_written(offset)
-    records = [failure_record(group.name, topic, partition, done, entry) for done, entry in plan.changes.items()]
-    records.append(intent_record(group.name, topic, partition, offset, None))
-    return Outcome(records, None, (RetriesChanged(group.name),))
-
-
 def forget_topic(group: Group, topic: str) -> list[StateRecord]:
     """Takes back all the group has recorded about a topic that is deleted.
 
     Letters that were still to go to it will be looked for from the start of the topic that takes its place.
     """
-    records: list[StateRecord] = []
+    records = redrive_step.forget_topic(group, topic)
     for (of_topic, partition), progress in group.progress.items():
         if of_topic != topic:
             records += (
@@ -213,6 +72,8 @@ def forget_topic(group: Group, topic: str) -> list[StateRecord]:
         records += (intent_record(group.name, topic, partition, offset, None) for offset in progress.intents)
         if progress.failed.committed >= 0:
             records.append(offset_record(progress.key, None))
+        if progress.suspicion is not None:
+            records.append(suspect_record(group.name, topic, partition, None))
     if records and not group.members and all(of_topic == topic for of_topic, _ in group.progress):
         records.append(group_record(group.name, None))
     return records
@@ -227,8 +88,9 @@ def fetch_offsets(group: Group | None, request: FetchOffsets, limits: Coordinato
     results: list[FetchOffsetsResult] = []
     for topic, partition in asked:
         progress = group.progress.get((topic, partition)) if group is not None else None
+        held = group is not None and group.flood.holds((topic, partition))
         if progress is None:
-            results.append(FetchOffsetsResult(topic=topic, partition=partition))
+            results.append(FetchOffsetsResult(topic=topic, partition=partition, full=held))
             continue
         results.append(
             FetchOffsetsResult(
@@ -236,23 +98,23 @@ def fetch_offsets(group: Group | None, request: FetchOffsets, limits: Coordinato
                 partition=partition,
                 committed=progress.failed.committed,
                 outstanding=progress.failed.outstanding(),
-                full=progress.failed.full(limits.failures_per_partition_max),
+                full=held or progress.failed.full(limits.failures_per_partition_max),
+                isolated=is_isolated(progress, limits),
             )
         )
     return FetchOffsetsReply(results)
 
 
-def readable(group: Group, request: FetchRetries) -> Iterator[tuple[TopicPartition, Progress]]:
-    """The partitions of a request that have progress and that this member may read now."""
+def readable(group: Group, request: FetchRetries) -> Iterator[tuple[TopicPartition, Progress | None]]:
+    """The partitions of a request that this member may read now, with the group's progress there."""
     member = group.members.get(request.member_id)
     for entry in request.partitions:
         partition = (entry.topic, entry.partition)
-        progress = group.progress.get(partition)
-        if progress is not None and (member is None or partition in member.assigned):
-            yield partition, progress
+        if member is None or partition in member.assigned:
+            yield partition, group.progress.get(partition)
 
 
-def fetch_retries(group: Group, request: FetchRetries, now: Now, limits: CoordinatorLimits) -> FetchRetriesReply:
+def fetch_retries(group: Group, request: FetchRetries, now: Now, logs: LogView, limits: CoordinatorLimits) -> FetchRetriesReply:
     """Hand out what is due. Partitions that were just taken from the member are passed over, without an error.
 
     Handing out is not recorded. Raises what `check_committer` does.
@@ -261,15 +123,93 @@ def fetch_retries(group: Group, request: FetchRetries, now: Now, limits: Coordin
     left = min(request.max_records, limits.retries_per_fetch_max)
     results: list[RetriesResult] = []
     full: list[TopicPartition] = []
+    isolated: list[TopicPartition] = []
     for partition, progress in readable(group, request):
-        failed = progress.failed
-        if member is None and request.poll == 1:
-            # Outside the membership nobody says when a consumer went; a first poll is that of its successor.
-            failed.release()
-        if failed.full(limits.failures_per_partition_max):
+        if progress is not None:
+            if member is None and request.poll == 1:
+                # Outside the membership nobody says when a consumer went; a first poll is that of its successor.
+                progress.failed.release()
+            if group.flood.closed:
+                alone = is_isolated(progress, limits)
+                records = progress.failed.due(now.wall_ms, left, request.poll, alone=alone)
+            else:
+                records = progress.failed.again(request.poll)
+            if records:
+                left -= len(records)
+                results.append(RetriesResult(topic=partition[0], partition=partition[1], records=records))
+        if not group.flood.closed and left > 0:
+            probe = _probe(group, partition, progress, request.poll, logs, limits)
+            if probe is not None:
+                left -= 1
+                results.append(RetriesResult(topic=partition[0], partition=partition[1], records=[probe]))
+        if group.flood.holds(partition) or (progress is not None and progress.failed.full(limits.failures_per_partition_max)):
             full.append(partition)
-        records = failed.due(now.wall_ms, left, request.poll)
-        if records:
-            left -= len(records)
-            results.append(RetriesResult(topic=partition[0], partition=partition[1], records=records))
-    return FetchRetriesReply(results, to_wire(full))
+        if partition == group.flood.fresh_probe or is_isolated(progress, limits):
+            isolated.append(partition)
+    return FetchRetriesReply(results, to_wire(full), to_wire(isolated))
+
+
+def next_due_ms(group: Group, request: FetchRetries, limits: CoordinatorLimits) -> int | None:
+    """Wall-clock time at which asking again may give a record; None when only something that happens can bring that about."""
+    if not group.flood.closed:
+        return None
+    found = [progress for _, progress in readable(group, request) if progress is not None]
+    times = [
+        progress.failed.next_due_ms()
+        for progress in found
+        if progress.suspicion is None or not (is_isolated(progress, limits) and progress.failed.in_hand())
+    ]
+    return min((at for at in times if at is not None), default=None)
+
+
+def _probe(
+    group: Group,
+    partition: TopicPartition,
+    progress: Progress | None,
+    poll: int,
+    logs: LogView,
+    limits: CoordinatorLimits,
+) -> DueRecord | None:
+    """Make this partition the one that is probed, if none is; a retry that is the probe is handed out."""
+    flood = group.flood
+    if flood.breaker.state is not BreakerState.HALF_OPEN or _is_probing(group, logs, limits):
+        return None
+    if flood.breaker.prefers_fresh and _has_fresh(group, partition, logs, limits):
+        flood.fresh_probe = partition
+        return None
+    records = [] if progress is None else progress.failed.due(AT_ONCE_MS, 1, poll, alone=is_isolated(progress, limits))
+    if records:
+        flood.failed_probe = (partition, records[0].offset)
+        return records[0]
+    if _has_fresh(group, partition, logs, limits):
+        flood.fresh_probe = partition
+    return None
+
+
+def _is_probing(group: Group, logs: LogView, limits: CoordinatorLimits) -> bool:
+    """True while the probe is in somebody's hands, or to be had; one that is lost is forgotten."""
+    flood = group.flood
+    if flood.failed_probe is not None:
+        partition, offset = flood.failed_probe
+        progress = group.progress.get(partition)
+        if progress is not None and offset in progress.failed.in_hand():
+            return True
+        flood.failed_probe = None
+    if flood.fresh_probe is not None:
+        if _has_fresh(group, flood.fresh_probe, logs, limits):
+            return True
+        flood.fresh_probe = None
+    return False
+
+
+def _has_fresh(group: Group, partition: TopicPartition, logs: LogView, limits: CoordinatorLimits) -> bool:
+    """True when there are new records in a partition, and nothing of its own keeps them from being handed out."""
+    topic, number = partition
+    if number >= (logs.partition_count(topic) or 0):
+        return False
+    progress = group.progress.get(partition)
+    if progress is None:
+        return logs.end_offset(topic, number) > logs.start_offset(topic, number)
+    return progress.failed.committed < logs.end_offset(topic, number) and not progress.failed.full(
+        limits.failures_per_partition_max
+    )
