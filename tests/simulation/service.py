@@ -119,9 +119,9 @@ class SimulatedService:
         """The next life after kill -9."""
         return SimulatedService(self.seed + 1, self.disk.kill(), _later(self.time))
 
-    def power_cut(self) -> "SimulatedService":
-        """The next life after a power cut."""
-        return SimulatedService(self.seed + 1, self.disk.crash(self.rng), _later(self.time))
+    def power_cut(self, *, ordered: bool = False) -> "SimulatedService":
+        """The next life after a power cut; `ordered` on a disk that keeps no write without those before it."""
+        return SimulatedService(self.seed + 1, self.disk.crash(self.rng, ordered=ordered), _later(self.time))
 
 
 def _later(time: SimulatedTime) -> SimulatedTime:
