@@ -69,12 +69,13 @@ class GroupPartitionSample(NamedTuple):
 
 
 class GroupSample(NamedTuple):
-    """One group now. `state` is one of GROUP_STATES."""
+    """One group now. `state` is one of GROUP_STATES; `breaker_open` while its flood breaker is not closed."""
 
     group: str
     state: str
     members: int
     partitions: Sequence[GroupPartitionSample] = ()
+    breaker_open: bool = False
 
 
 class StateSample(NamedTuple):
@@ -337,8 +338,10 @@ def _group_families(groups: Iterable[GroupSample]) -> list[GaugeMetricFamily]:
     failed = GaugeMetricFamily(
         "logsvc_failed_offsets", "Failed offsets that are not done yet, by state.", labels=[*labels, "state"]
     )
+    breakers = GaugeMetricFamily("logsvc_breaker_open", "1 while the group pauses because of failures.", labels=["group"])
     for group in groups:
         members.add_metric([group.group], group.members)
+        breakers.add_metric([group.group], float(group.breaker_open))
         for state in GROUP_STATES:
             states.add_metric([group.group, state], float(state == group.state))
         for sample in group.partitions:
@@ -350,7 +353,7 @@ def _group_families(groups: Iterable[GroupSample]) -> list[GaugeMetricFamily]:
             committed.add_metric(values, sample.committed)
             lag.add_metric(values, sample.lag)
             seconds.add_metric(values, sample.lag_ms / 1000)
-    return [members, states, committed, lag, seconds, failed]
+    return [members, states, committed, lag, seconds, failed, breakers]
 
 
 def _kafka_exporter_families(state: StateSample) -> list[GaugeMetricFamily]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from logsvc.broker.exchange import Exchange
 from logsvc.coordinator.coordinator import Coordinator
+from logsvc.coordinator.events import Now
 from logsvc.coordinator.views import GroupView, PartitionView
 from logsvc.metrics import GroupPartitionSample, GroupSample
 from logsvc.storage.log_directory import LogDirectory
@@ -26,16 +27,16 @@ from logsvc_common.names import check_group
 class GroupViews:
     """Reads; changes nothing."""
 
-    def __init__(self, coordinator: Coordinator, logs: LogDirectory, wall_ms: Callable[[], int]) -> None:
+    def __init__(self, coordinator: Coordinator, logs: LogDirectory, now: Callable[[], Now]) -> None:
         self._coordinator = coordinator
         self._logs = logs
-        self._wall_ms = wall_ms
+        self._now = now
 
     def list_groups(self, exchange: Exchange[ListGroups]) -> None:
-        exchange.reply(ListGroupsReply([self._listing(view) for view in self._coordinator.groups()]))
+        exchange.reply(ListGroupsReply([self._listing(view) for view in self._coordinator.groups(self._now())]))
 
     def describe_group(self, exchange: Exchange[DescribeGroup]) -> None:
-        view = self._coordinator.describe(check_group(exchange.body.group))
+        view = self._coordinator.describe(check_group(exchange.body.group), self._now())
         exchange.reply(
             DescribeGroupReply(
                 group=view.group,
@@ -44,6 +45,7 @@ class GroupViews:
                 assignor=view.assignor,
                 members=view.members,
                 partitions=[self._position(partition) for partition in view.partitions],
+                breaker=view.breaker,
             )
         )
 
@@ -54,6 +56,7 @@ class GroupViews:
                 group=view.group,
                 state=view.state,
                 members=len(view.members),
+                breaker_open=view.breaker.state in ("open", "half_open"),
                 partitions=[
                     GroupPartitionSample(
                         topic=found.topic,
@@ -66,7 +69,7 @@ class GroupViews:
                     for found in map(self._position, view.partitions)
                 ],
             )
-            for view in self._coordinator.groups()
+            for view in self._coordinator.groups(self._now())
         ]
 
     def _listing(self, view: GroupView) -> GroupListing:
@@ -77,6 +80,7 @@ class GroupViews:
             topics=view.topics,
             lag=sum(self._position(partition).lag for partition in view.partitions),
             failed=view.failed,
+            breaker=view.breaker.state,
         )
 
     def _position(self, view: PartitionView) -> GroupPartition:
@@ -87,7 +91,7 @@ class GroupViews:
             first = max(view.committed, start_offset)
             lag = max(0, end_offset - first)
             if lag and (timestamp_ms := log.timestamp_at(first)) is not None:
-                lag_ms = max(0, self._wall_ms() - timestamp_ms)
+                lag_ms = max(0, self._now().wall_ms - timestamp_ms)
         except LogsvcError:
             # The topic is gone or its partition failed: what the group has committed is still worth telling.
             lag_ms = 0
@@ -101,4 +105,6 @@ class GroupViews:
             lag_ms=lag_ms,
             member_id=view.member_id,
             failed=view.failed,
+            deaths=view.deaths,
+            isolated=view.isolated,
         )

@@ -86,7 +86,7 @@ class GroupsHandler:
         self._parked: Parked[str, tuple[Exchange[FetchRetries], int]] = Parked()
         self._stopping = False
         self._log: PartitionLog
-        self.views = GroupViews(self._coordinator, logs, clock.wall_ms)
+        self.views = GroupViews(self._coordinator, logs, self._now)
 
     # State
 
@@ -125,7 +125,7 @@ class GroupsHandler:
     def _effect(self, effect: Effect) -> None:
         match effect:
             case RetriesChanged():
-                self._look_again(self._parked.wake(effect.group))
+                self._look_again(self._parked.wake(effect.group), answer=effect.answer)
             case WriteDeadLetter():
                 self._letters.write(effect, partial(self._letter_written, effect))
             case ReadLetters():
@@ -200,8 +200,10 @@ class GroupsHandler:
             self._metrics.group(request.group, found.topic).retries.inc(retried)
         exchange.reply(reply, frames)
 
-    def _look_again(self, polls: list[tuple[Exchange[FetchRetries], int]]) -> None:
+    def _look_again(self, polls: list[tuple[Exchange[FetchRetries], int]], *, answer: bool = False) -> None:
+        """Poll again for those that wait; with `answer`, answer them whatever there is."""
         for exchange, deadline_ms in polls:
+            deadline_ms = 0 if answer else deadline_ms
             guarded(lambda exchange, deadline_ms=deadline_ms: self._poll_retries(exchange, deadline_ms), exchange)  # type: ignore[misc]
 
     # What happens without a request

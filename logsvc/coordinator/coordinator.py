@@ -294,10 +294,10 @@ class Coordinator:
 
     # Views
 
-    def groups(self) -> list[GroupView]:
+    def groups(self, now: Now) -> list[GroupView]:
         """Every group, by name."""
-        return [view(group) for _, group in sorted(self._groups.items())]
+        return [view(group, now.monotonic_ms, self._limits) for _, group in sorted(self._groups.items())]
 
-    def describe(self, group: str) -> GroupView:
+    def describe(self, group: str, now: Now) -> GroupView:
         """Raises UnknownGroup."""
-        return view(self._group(group))
+        return view(self._group(group), now.monotonic_ms, self._limits)

@@ -4,18 +4,22 @@ from typing import NamedTuple
 
 from logsvc.coordinator.events import TopicPartition
 from logsvc.coordinator.group import Group, to_wire
-from logsvc_common.messages import MemberDescription
+from logsvc.coordinator.limits import CoordinatorLimits
+from logsvc.coordinator.suspects import is_isolated
+from logsvc_common.messages import BreakerDescription, MemberDescription
 
 
 class PartitionView(NamedTuple):
     """`committed` is -1 before the first commit; `member_id` is empty when nobody holds the partition; `failed` counts the
-    unfinished failed offsets by state."""
+    unfinished failed offsets by state; `deaths` are those of its present suspicion."""
 
     topic: str
     partition: int
     committed: int
     member_id: str
     failed: dict[str, int]
+    deaths: int = 0
+    isolated: bool = False
 
 
 class GroupView(NamedTuple):
@@ -28,6 +32,7 @@ class GroupView(NamedTuple):
     topics: list[str]
     members: list[MemberDescription]
     partitions: list[PartitionView]
+    breaker: BreakerDescription
 
     @property
     def failed(self) -> int:
@@ -35,7 +40,8 @@ class GroupView(NamedTuple):
         return sum(sum(partition.failed.values()) for partition in self.partitions)
 
 
-def view(group: Group) -> GroupView:
+def view(group: Group, now_ms: int, limits: CoordinatorLimits) -> GroupView:
+    """The group at `now_ms`, monotonic."""
     partitions = sorted(group.progress.keys() | group.owners.keys())
     topics = {topic for member in group.members.values() for topic in member.topics}
     return GroupView(
@@ -55,16 +61,20 @@ def view(group: Group) -> GroupView:
             )
             for member_id, member in sorted(group.members.items())
         ],
-        partitions=[_partition_view(group, partition) for partition in partitions],
+        partitions=[_partition_view(group, partition, limits) for partition in partitions],
+        breaker=group.flood.describe(now_ms),
     )
 
 
-def _partition_view(group: Group, partition: TopicPartition) -> PartitionView:
+def _partition_view(group: Group, partition: TopicPartition, limits: CoordinatorLimits) -> PartitionView:
     progress = group.progress.get(partition)
+    suspicion = None if progress is None else progress.suspicion
     return PartitionView(
         topic=partition[0],
         partition=partition[1],
         committed=-1 if progress is None else progress.failed.committed,
         member_id=group.owners.get(partition, ""),
         failed={} if progress is None else progress.failed.counts(),
+        deaths=0 if suspicion is None else suspicion.deaths,
+        isolated=is_isolated(progress, limits),
     )

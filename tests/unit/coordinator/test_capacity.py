@@ -5,7 +5,7 @@ import tracemalloc
 import pytest
 
 from logsvc.coordinator.coordinator import Coordinator
-from logsvc.coordinator.events import StateRecord
+from logsvc.coordinator.events import Now, StateRecord
 from logsvc.coordinator.state_log import failure_record
 from logsvc_common.delivery import FailedOffset, State
 from tests.unit.coordinator.harness import WALL_MS, FakeLogs
@@ -43,5 +43,5 @@ def test_a_failed_offset_costs_less_than_a_kilobyte(count: int) -> None:
         coordinator.replay(record)
     used, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert coordinator.describe("g").failed == count
+    assert coordinator.describe("g", Now(WALL_MS, 0)).failed == count
     assert used / count < BYTES_EACH_MAX

@@ -68,7 +68,7 @@ def test_a_consumer_outside_the_membership_commits_only_while_there_is_none() ->
 def test_a_commit_that_changes_nothing_makes_no_group() -> None:
     broker = Harness()
     broker.commit(-1)
-    assert broker.coordinator.groups() == []
+    assert broker.coordinator.groups(broker.now) == []
 
 
 def test_a_stale_epoch_is_fenced() -> None:
@@ -173,7 +173,7 @@ def test_what_was_in_the_hands_of_a_member_that_left_is_due_again_unspent() -> N
 
     broker.leave("a")
     broker.join("b")
-    epoch = broker.coordinator.describe("g").epoch
+    epoch = broker.coordinator.describe("g", broker.now).epoch
     assert broker.retries(member="b", epoch=epoch) == [DueRecord(7, 2)]
 
 
@@ -285,7 +285,7 @@ def test_a_group_nobody_knows_has_committed_nothing() -> None:
     assert broker.offsets().committed == -1
     assert broker.handle(FetchOffsets("g")).reply == FetchOffsetsReply([])
     with pytest.raises(UnknownGroup):
-        broker.coordinator.describe("g")
+        broker.coordinator.describe("g", broker.now)
 
 
 def test_a_clock_that_went_back_delays_nobody_beyond_the_backoff() -> None:
@@ -312,6 +312,6 @@ def test_a_view_counts_what_is_outstanding_by_state() -> None:
     broker.commit(9, member="a", epoch=1, failed=[failure(6), failure(7, key=1)], parked=[Parked(8, 1)])
     broker.pass_time(1_000)
     broker.retries(member="a", epoch=1, max_records=1)
-    view = broker.coordinator.describe("g")
+    view = broker.coordinator.describe("g", broker.now)
     assert view.partitions[0].failed == {"waiting": 1, "parked": 1, "delivered": 1}
     assert (view.failed, view.partitions[0].member_id, view.state) == (3, "a", "stable")

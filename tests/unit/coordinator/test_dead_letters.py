@@ -51,7 +51,7 @@ def test_the_last_attempt_asks_for_a_letter_and_says_so() -> None:
 def test_a_letter_that_is_written_finishes_the_failure() -> None:
     broker = Harness()
     effect = exhausted(broker)
-    assert broker.coordinator.describe("g").partitions[0].failed == {"dead_lettering": 1}
+    assert broker.coordinator.describe("g", broker.now).partitions[0].failed == {"dead_lettering": 1}
     assert broker.handle(written(effect)).effects == (RetriesChanged("g"),)
     assert broker.offsets().outstanding == []
     assert broker.restart() == []
@@ -155,7 +155,7 @@ def test_news_of_letters_nobody_asked_for_changes_nothing() -> None:
     broker.handle(DeadLetterWritten("g", "t", 0, 6, 0))
     broker.handle(DeadLetterFailed("g", "t", 1, 7, "disk full"))
     assert broker.coordinator.next_deadline_ms() is None
-    assert broker.coordinator.describe("g").failed == 1
+    assert broker.coordinator.describe("g", broker.now).failed == 1
 
 
 def test_deleting_the_topic_withdraws_its_letters() -> None:
@@ -166,7 +166,7 @@ def test_deleting_the_topic_withdraws_its_letters() -> None:
     broker.handle(TopicDeleted("t"))
     assert broker.handle(written(effect)).records == []
     assert broker.pass_time(100_000).effects == []
-    assert broker.coordinator.groups() == []
+    assert broker.coordinator.groups(broker.now) == []
 
 
 def test_a_dead_letter_topic_that_is_deleted_is_searched_from_its_start_when_it_comes_back() -> None:

@@ -48,7 +48,7 @@ def test_a_second_member_gets_its_part_only_when_the_first_has_given_it_up() -> 
     gave_up = broker.beat("a", 1, {0, 1})
     assert gave_up.member_epoch == 2
     assert given(broker.beat("b", 2)) == {2, 3}
-    assert broker.coordinator.describe("g").state == "stable"
+    assert broker.coordinator.describe("g", broker.now).state == "stable"
 
 
 def test_a_member_that_still_holds_a_partition_blocks_only_that_one() -> None:
@@ -116,9 +116,9 @@ def test_a_member_that_falls_silent_is_removed_after_its_session() -> None:
     assert broker.coordinator.next_deadline_ms() == broker.now.monotonic_ms + 600
 
     broker.pass_time(599)
-    assert len(broker.coordinator.describe("g").members) == 2
+    assert len(broker.coordinator.describe("g", broker.now).members) == 2
     broker.pass_time(1)
-    assert [member.member_id for member in broker.coordinator.describe("g").members] == ["b"]
+    assert [member.member_id for member in broker.coordinator.describe("g", broker.now).members] == ["b"]
     with pytest.raises(UnknownMember):
         broker.beat("a", 1)
     assert given(broker.beat("b", 2)) == {0, 1, 2, 3}
@@ -130,7 +130,7 @@ def test_heartbeats_keep_a_session_alive() -> None:
     for _ in range(10):
         broker.pass_time(500)
         broker.beat("a", 1)
-    assert len(broker.coordinator.describe("g").members) == 1
+    assert len(broker.coordinator.describe("g", broker.now).members) == 1
 
 
 def test_a_session_is_measured_on_the_clock_that_cannot_jump() -> None:
@@ -138,7 +138,7 @@ def test_a_session_is_measured_on_the_clock_that_cannot_jump() -> None:
     broker.join("a", session_timeout_ms=600)
     broker.now = broker.now._replace(wall_ms=broker.now.wall_ms + 86_400_000)
     broker.pass_time(1)
-    assert len(broker.coordinator.describe("g").members) == 1
+    assert len(broker.coordinator.describe("g", broker.now).members) == 1
 
 
 def test_a_removed_member_joins_again_under_its_id() -> None:
@@ -174,9 +174,9 @@ def test_a_restart_gives_every_member_a_full_session() -> None:
     broker.pass_time(500)
     broker.restart()
     broker.pass_time(599)
-    assert len(broker.coordinator.describe("g").members) == 1
+    assert len(broker.coordinator.describe("g", broker.now).members) == 1
     broker.pass_time(1)
-    assert broker.coordinator.describe("g").members == []
+    assert broker.coordinator.describe("g", broker.now).members == []
 
 
 def test_a_partition_that_is_wanted_back_is_given_up_first() -> None:
@@ -237,17 +237,17 @@ def test_a_new_subscription_changes_what_a_member_gets() -> None:
 def test_the_assignor_most_members_ask_for_is_used() -> None:
     broker = Harness()
     broker.join("a", assignor="range")
-    assert broker.coordinator.describe("g").assignor == "range"
+    assert broker.coordinator.describe("g", broker.now).assignor == "range"
     broker.join("b", assignor="sticky")
     broker.join("c", assignor="sticky")
-    assert broker.coordinator.describe("g").assignor == "sticky"
+    assert broker.coordinator.describe("g", broker.now).assignor == "sticky"
 
 
 def test_a_group_that_committed_nothing_is_forgotten_with_its_last_member() -> None:
     broker = Harness()
     broker.join("a")
     broker.leave("a")
-    assert broker.coordinator.groups() == []
+    assert broker.coordinator.groups(broker.now) == []
     assert list(broker.coordinator.snapshot()) == []
 
 
@@ -256,7 +256,7 @@ def test_a_group_with_progress_outlives_its_members() -> None:
     broker.join("a")
     broker.commit(7, member="a", epoch=1)
     broker.leave("a")
-    view = broker.coordinator.describe("g")
+    view = broker.coordinator.describe("g", broker.now)
     assert (view.state, view.partitions[0].committed) == ("empty", 7)
 
 
