@@ -109,6 +109,7 @@ class App:
             lambda: broker.saturated,
             frame_bytes_max=settings.frame_bytes_max,
             peer_queue_bytes_max=settings.peer_queue_bytes_max,
+            queue_bytes_max=settings.queue_bytes_max,
         )
         router.start()
         self._ready = True

@@ -100,6 +100,7 @@ class ServerSettings(BaseSettings):
     frame_bytes_max: int = Field(default=72 << 20, ge=1 << 20, description="largest frame a peer may send")
     in_flight_bytes_max: int = Field(default=256 << 20, description="request bytes being worked on, all peers together")
     peer_queue_bytes_max: int = Field(default=64 << 20, description="answers waiting for one slow peer")
+    queue_bytes_max: int = Field(default=512 << 20, description="answers waiting for slow peers, all together")
     partitions_max: int = Field(default=10_000, description="partitions of one broker")
     retention_check_ms: int = Field(default=60_000, ge=10, description="how often retention runs")
     disk_reserve_bytes: int = Field(default=64 << 20, description="free disk space below which writes are refused")

@@ -75,7 +75,7 @@ class AdminHandler:
 
     def metadata(self, exchange: Exchange[Metadata]) -> None:
         wanted = exchange.body.topics
-        names = sorted(self._logs.topics) if wanted is None else wanted
+        names = sorted(self._logs.topics) if wanted is None else dict.fromkeys(wanted)
         exchange.reply(MetadataReply([self._describe_or_error(name, exchange.body.partitions) for name in names]))
 
     def create(self, exchange: Exchange[CreateTopic]) -> None:

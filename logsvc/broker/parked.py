@@ -13,6 +13,7 @@ K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 PARKED_MAX = 10_000  # more long polls than this are answered at once
+PARKED_KEYS_MAX = 1_000_000  # as are those that would wait on more keys than this, all polls together
 
 
 class _Entry(Generic[K, T]):
@@ -32,6 +33,7 @@ class Parked(Generic[K, T]):
     def __init__(self, limit: int = PARKED_MAX) -> None:
         self._limit = limit
         self._number = 0
+        self._keys = 0
         # An ordered dict of entries per key: woken in the order they came.
         self._waiting: dict[K, dict[int, _Entry[K, T]]] = {}
         self._deadlines: SortedList[_Entry[K, T]] = SortedList(key=lambda entry: (entry.deadline_ms, entry.number))
@@ -41,11 +43,13 @@ class Parked(Generic[K, T]):
 
     def add(self, item: T, keys: Iterable[K], *, deadline_ms: int, missing: int = 1) -> bool:
         """Park `item`; False when the limit is reached, and then the caller answers it at once."""
-        if len(self._deadlines) >= self._limit:
+        # A key may be named twice in one request; it is waited on once.
+        distinct = list(dict.fromkeys(keys))
+        if len(self._deadlines) >= self._limit or self._keys + len(distinct) > PARKED_KEYS_MAX:
             return False
         self._number += 1
-        # A key may be named twice in one request; it is waited on once.
-        entry = _Entry(item, list(dict.fromkeys(keys)), deadline_ms, missing, self._number)
+        self._keys += len(distinct)
+        entry = _Entry(item, distinct, deadline_ms, missing, self._number)
         for key in entry.keys:
             self._waiting.setdefault(key, {})[entry.number] = entry
         self._deadlines.add(entry)
@@ -79,6 +83,7 @@ class Parked(Generic[K, T]):
 
     def _remove(self, entry: _Entry[K, T]) -> T:
         self._deadlines.remove(entry)
+        self._keys -= len(entry.keys)
         for key in entry.keys:
             waiting = self._waiting[key]
             del waiting[entry.number]

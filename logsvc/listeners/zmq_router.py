@@ -8,7 +8,10 @@ Writing. A default ROUTER drops answers silently when a peer is slow. Here ROUTE
 send is DONTWAIT, and what a slow peer does not take waits in a queue of its own, bounded in bytes. The buffers of large
 answers stay referenced inside libzmq until they are on the wire, so they count too, by their trackers. A peer over the
 bound is cut off: ZeroMQ cannot close one peer's connection, so its answers are thrown away until it comes back with a
-fresh routing id, which our clients do when answers stay out.
+fresh routing id, which our clients do when answers stay out. A second bound holds for all peers together.
+
+What ZeroMQ leaves open: a message without an end (endless multipart) is held by libzmq until its peer goes, and something
+that is not ZeroMQ (an HTTP request, say) keeps its descriptor until it hangs up.
 
 A routing id is only an address, random, never an identity.
 """
@@ -26,7 +29,7 @@ from logsvc_common.errors import AddressInUse, StartError
 logger = logging.getLogger(__name__)
 
 DRAIN_MESSAGES = 64  # messages handled before the loop gets a turn
-RECEIVE_QUEUE_MESSAGES = 16  # per peer, inside libzmq; beyond it TCP pushes back
+RECEIVE_QUEUE_MESSAGES = 8  # per peer, inside libzmq; beyond it TCP pushes back
 SEND_QUEUE_MESSAGES = 1_000  # per peer, inside libzmq; small answers only, see TRACKED_BYTES
 TRACKED_BYTES = 64 << 10  # answers at least this large are counted until they are on the wire
 HANDSHAKE_MS = 2_000
@@ -66,12 +69,14 @@ class ZmqRouter:
         *,
         frame_bytes_max: int,
         peer_queue_bytes_max: int,
+        queue_bytes_max: int,
     ) -> None:
         if zmq.zmq_version_info() < LIBZMQ_MIN:
             raise StartError(f"libzmq {zmq.zmq_version()} has known holes; install pyzmq >= 27, which brings a newer one")
         self._receive = receive
         self._saturated = saturated
         self._peer_bytes_max = peer_queue_bytes_max
+        self._bytes_max = queue_bytes_max
         self._peers: dict[bytes, _Peer] = {}
         self._cut_off: OrderedDict[bytes, None] = OrderedDict()
         self._loop = asyncio.get_running_loop()
@@ -210,8 +215,9 @@ class ZmqRouter:
     def _enqueue(self, peer: bytes, state: _Peer, frames: list[Buffer], size: int) -> None:
         if peer not in self._peers:  # it was gone by now
             return
-        if state.queued_bytes + size > self._peer_bytes_max and state.queue:
-            logger.warning("a peer took none of %d bytes of answers; it is cut off", state.queued_bytes + size)
+        held = sum(other.queued_bytes + other.tracked_bytes for other in self._peers.values())
+        if (state.queued_bytes + size > self._peer_bytes_max and state.queue) or held + size > self._bytes_max:
+            logger.warning("a peer does not take its answers (%d bytes wait); it is cut off", state.queued_bytes + size)
             del self._peers[peer]
             self._cut_off[peer] = None
             if len(self._cut_off) > CUT_OFF_REMEMBERED:
