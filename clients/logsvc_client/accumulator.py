@@ -9,8 +9,9 @@ A partition has at most one open batch, that `append` fills; a queue of sealed o
 Order. Batches of a partition leave in the order they were sealed, and a batch that comes back goes in front of those
 behind it. With an idempotent producer (KIP-98) each carries a sequence, assigned when it first leaves; the broker refuses
 one that does not follow (OutOfOrderSequence), so a batch that overtakes a lost one is refused and sent again behind it,
-and one that arrives twice is appended once. A broker takes any first sequence of a producer it does not know, so until a batch
-of the partition is acknowledged only one flies.
+and one that arrives twice is appended once. The broker remembers five batches, and answers may overtake each other: so the
+newest that flies is less than `max_in_flight` behind the oldest. It takes any first sequence of a producer it does not know:
+so until a batch of the partition is acknowledged only one flies.
 
 Restart of sequences (KIP-360). A batch that took a sequence and is given up (delivery timeout, a refusal for good) leaves
 a gap that nothing may follow. Then the producer needs its next epoch: it stops sending, except the batches whose fate is
@@ -29,6 +30,7 @@ from collections.abc import Callable
 
 from logsvc_client.partitioner import next_sticky, partition_for
 from logsvc_client.producer_batch import (
+    BatchSettings,
     NewRecord,
     PartitionQueue,
     ProducerBatch,
@@ -46,6 +48,7 @@ from logsvc_common.errors import (
     UnknownPartition,
 )
 
+RECORD_BYTES_MAX = 64 << 20  # the largest `max.message.bytes` a topic may have
 BATCH_BYTES_MIN = 16_384  # how small a batch's limit may become when many partitions share the memory
 REQUEST_BYTES_MAX = 1 << 20  # a request takes batches of several partitions up to this
 REQUEST_BATCHES_MAX = 256
@@ -59,27 +62,8 @@ NEVER_MS = 1 << 62
 class Accumulator:
     """The batches of one producer. `choose` gives random numbers of 31 bits, for the sticky placement."""
 
-    def __init__(
-        self,
-        *,
-        linger_ms: int,
-        batch_bytes: int,
-        buffer_bytes: int,
-        delivery_timeout_ms: int,
-        max_in_flight: int,
-        idempotent: bool,
-        codec: int,
-        record_bytes_max: int,
-        choose: Callable[[], int],
-    ) -> None:
-        self._linger_ms = linger_ms
-        self._batch_bytes = batch_bytes
-        self._buffer_bytes = buffer_bytes
-        self._delivery_timeout_ms = delivery_timeout_ms
-        self._max_in_flight = max_in_flight
-        self._idempotent = idempotent
-        self._codec = codec
-        self._record_bytes_max = min(record_bytes_max, buffer_bytes)
+    def __init__(self, settings: BatchSettings, choose: Callable[[], int]) -> None:
+        self._settings = settings
         self._choose = choose
         self._topics: dict[str, TopicQueues] = {}
         self.sticky_slots: dict[str, list[ProducerBatch]] = {}  # by topic: where a record without a key goes
@@ -89,7 +73,7 @@ class Accumulator:
         self.expiry_ms = NEVER_MS  # no batch expires earlier
         self._busy = False  # a batch to be sealed was in a user's hands: look again soon
         self._pressed = False  # somebody waits for memory: no batch lingers
-        self.free_bytes = buffer_bytes
+        self.free_bytes = settings.buffer_bytes
         self.producer_id = -1
         self.producer_epoch = -1
         self._restart_wanted = False
@@ -124,8 +108,7 @@ class Accumulator:
         queue = self._queue(topic, record.topic, record.key, record.partition)
         for _ in range(2):
             if queue.open is not None:
-                batch = self._claim(queue)
-                if batch is None:
+                if (batch := queue.claim()) is None:
                     return Wait.BUSY
                 try:
                     fits = append_record(batch, record)
@@ -145,16 +128,19 @@ class Accumulator:
 
     def _open(self, topic: TopicQueues, queue: PartitionQueue, record: NewRecord, now_ms: int) -> ProducerBatch | Wait:
         record_bytes = record.size_bytes
-        if record_bytes > self._record_bytes_max:
-            raise RecordTooLarge(f"a record of {record_bytes} bytes; this producer sends at most {self._record_bytes_max}")
-        share = max(BATCH_BYTES_MIN, self._buffer_bytes // (2 * len(self._queues)))
-        limit = min(self._batch_bytes, topic.batch_bytes_max, share)
+        record_bytes_max = min(RECORD_BYTES_MAX, self._settings.buffer_bytes)
+        if record_bytes > record_bytes_max:
+            raise RecordTooLarge(f"a record of {record_bytes} bytes; this producer sends at most {record_bytes_max}")
+        share = max(BATCH_BYTES_MIN, self._settings.buffer_bytes // (2 * len(self._queues)))
+        limit = min(self._settings.batch_bytes, topic.batch_bytes_max, share)
         reserved_bytes = max(limit, record_bytes)
         if reserved_bytes > self.free_bytes:
             self._pressed = True
             return Wait.ROOM
-        deliver_by_ms = now_ms + self._delivery_timeout_ms
-        batch = ProducerBatch(queue, builder(self._codec, limit), reserved_bytes, now_ms + self._linger_ms, deliver_by_ms)
+        due_ms, deliver_by_ms = now_ms + self._settings.linger_ms, now_ms + self._settings.delivery_timeout_ms
+        batch = ProducerBatch(queue, builder(self._settings.codec, limit), reserved_bytes, due_ms, deliver_by_ms)
+            queue, builder(self._settings.codec, limit), reserved_bytes, now_ms + self._settings.linger_ms, deliver_by_ms
+        )
         append_record(batch, record)  # The first record always fits; a wrong type raises here, and nothing has happened.
         self.free_bytes -= reserved_bytes
         queue.open = batch
@@ -162,13 +148,6 @@ class Accumulator:
         self._lingering.append(batch)
         self.expiry_ms = min(self.expiry_ms, deliver_by_ms)
         return batch
-
-    def _claim(self, queue: PartitionQueue) -> ProducerBatch | None:
-        """Take the open batch out of its slot; None when another thread has it."""
-        try:
-            return queue.slot.pop()
-        except IndexError:
-            return None
 
     def expedite(self, batch: ProducerBatch) -> None:
         """Somebody waits for this batch: it lingers no more."""
@@ -200,7 +179,7 @@ class Accumulator:
         self.sticky_slots[topic] = sticky.slot
 
     def forget_topic(self, topic: str) -> None:
-        """The next record for it needs `set_topic` first. What is on its way goes on."""
+        """The next record for it needs `set_topic` first."""
         self._topics.pop(topic, None)
         self.sticky_slots.pop(topic, None)
 
@@ -243,21 +222,22 @@ class Accumulator:
         if not queue.sealed and (unsealed is None or unsealed.due_ms > now_ms):
             del self._to_send[queue]
             return None
-        flying_max = self._max_in_flight if queue.confirmed or not self._idempotent else 1
+        window = self._settings.max_in_flight if queue.confirmed or not self._settings.idempotent else 1
+        order = queue.sealed[0].order if queue.sealed else queue.next_order
         # As in Nagle's algorithm: a batch that is not full goes on filling while another flies, unless somebody waits for it.
         fills = unsealed is not None and unsealed.due_ms > 0
-        if len(queue.flying) >= flying_max or (fills and queue.flying):
+        if queue.flying and (fills or order - min(batch.order for batch in queue.flying) >= window):
             del self._to_send[queue]
             return None
         if queue.retry_at_ms > now_ms:
             return None
-        if self._idempotent and (self.producer_id < 0 or self._restart_wanted):
+        if self._settings.idempotent and (self.producer_id < 0 or self._restart_wanted):
             return self._next_doubtful(queue)
         if not queue.sealed and not self._seal_open(queue):
             self._busy = True
             return None
         batch = queue.sealed.popleft()
-        if self._idempotent and batch.sequence < 0:
+        if self._settings.idempotent and batch.sequence < 0:
             batch.sequence = queue.next_sequence
             queue.next_sequence = (queue.next_sequence + batch.count) & 0x7FFFFFFF
         return self._take_off(queue, batch)
@@ -269,7 +249,8 @@ class Accumulator:
                 return self._take_off(queue, batch)
         return None
 
-    def _take_off(self, queue: PartitionQueue, batch: ProducerBatch) -> ProducerBatch:
+    @staticmethod
+    def _take_off(queue: PartitionQueue, batch: ProducerBatch) -> ProducerBatch:
         batch.tries += 1
         queue.flying.append(batch)
         return batch
@@ -280,17 +261,10 @@ class Accumulator:
 
     def _seal_open(self, queue: PartitionQueue) -> bool:
         """Close the open batch; False when another thread has it at this moment."""
-        batch = self._claim(queue)
-        if batch is None:
+        spare_bytes = queue.seal()
+        if spare_bytes is None:
             return False
-        assert batch.builder is not None
-        queue.open = None
-        batch.order = queue.next_order
-        queue.next_order += 1
-        queue.sealed.append(batch)
-        size_bytes = batch.builder.size()
-        self.free_bytes += batch.reserved_bytes - size_bytes
-        batch.reserved_bytes = size_bytes
+        self.free_bytes += spare_bytes
         self._to_send[queue] = None
         return True
 
@@ -311,7 +285,7 @@ class Accumulator:
             queue.retry_at_ms = now_ms + min(RETRY_BACKOFF_MAX_MS, RETRY_BACKOFF_MIN_MS << min(batch.tries - 1, 16))
             self._return(batch)
             return False
-        if isinstance(error, OutOfOrderSequence) and self._idempotent:
+        if isinstance(error, OutOfOrderSequence) and self._settings.idempotent:
             # Refused for its sequence means it is not in the log, whatever became of earlier tries.
             batch.doubtful = False
             first = all(other.done or other.order > batch.order for other in queue.batches() if other.order >= 0)
@@ -342,26 +316,25 @@ class Accumulator:
         if now_ms < self.expiry_ms:
             return []
         expired = []
-        self.expiry_ms = now_ms + self._delivery_timeout_ms
+        self.expiry_ms = now_ms + self._settings.delivery_timeout_ms
         for batch in self.unfinished():
             if batch.deliver_by_ms > now_ms:
                 self.expiry_ms = min(self.expiry_ms, batch.deliver_by_ms)
                 continue
-            if batch.order < 0 and self._claim(batch.queue) is None:
+            if batch.order < 0 and batch.queue.claim() is None:
                 self.expiry_ms = now_ms + BUSY_RETRY_MS
                 continue
             tried = f"sent {batch.tries} times, not acknowledged" if batch.tries else "never sent"
             why = f"{batch.count} records for {batch.queue.topic}-{batch.queue.partition} {tried}"
-            self._give_up(batch, DeliveryTimeout(f"{why} within {self._delivery_timeout_ms} ms"))
+            self._give_up(batch, DeliveryTimeout(f"{why} within {self._settings.delivery_timeout_ms} ms"))
             expired.append(batch)
         return expired
 
     def fail_all(self, error: LogsvcError) -> list[ProducerBatch]:
         """End everything; returns what was ended."""
-        batches = self.unfinished()
-        for batch in batches:
+        for batch in (batches := self.unfinished()):
             if batch.order < 0:
-                self._claim(batch.queue)
+                batch.queue.claim()
             self._give_up(batch, error)
         return batches
 
@@ -392,7 +365,7 @@ class Accumulator:
     @property
     def needs_epoch(self) -> bool:
         """True when a producer id, or its next epoch, must be had before anything new is sent."""
-        if not self._idempotent:
+        if not self._settings.idempotent:
             return False
         if self.producer_id < 0:
             return bool(self._to_send)

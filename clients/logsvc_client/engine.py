@@ -15,8 +15,9 @@ from concurrent.futures import Future
 from functools import partial
 
 from logsvc_client.commits import Commits
-from logsvc_client.fetcher import COMMITTED, Fetcher, PartitionFetch, SentFetch, names
+from logsvc_client.fetcher import COMMITTED, Fetcher, SentFetch, names
 from logsvc_client.membership import Membership
+from logsvc_client.positions import Positions
 from logsvc_client.progress import PartitionProgress
 from logsvc_client.records import TopicPartition
 from logsvc_client.redelivery import Redelivery
@@ -25,18 +26,11 @@ from logsvc_common.batch import Buffer
 from logsvc_common.errors import GroupError, InvalidRequest, LogsvcError, UnknownTopic, from_wire
 from logsvc_common.messages import (
     EARLIEST,
-    LATEST,
     Commit,
     CommitReply,
-    FetchOffsets,
-    FetchOffsetsPartition,
-    FetchOffsetsReply,
     FetchReply,
     GroupHeartbeat,
     GroupHeartbeatReply,
-    ListOffsets,
-    ListOffsetsPartition,
-    ListOffsetsReply,
     Message,
     Metadata,
     MetadataReply,
@@ -49,7 +43,6 @@ log = logging.getLogger(__name__)
 METADATA_MAX_AGE_MS = 300_000
 METADATA_RETRY_MS = 1_000
 
-Located = list[tuple[PartitionFetch, int]]
 Send = Callable[[], None]
 
 
@@ -89,6 +82,7 @@ class Engine:
         self._commit_waiters: list[Future[None]] = []
         self._commit_waiters_under_way: list[Future[None]] = []
         self.redelivery = Redelivery(self)
+        self._positions = Positions(self)
         self._connect_by_ms = transport.now_ms() + connect_timeout_ms
         self._connect_timeout_ms = connect_timeout_ms
         self._connected = False
@@ -186,7 +180,7 @@ class Engine:
                 sends.append(self.sending(heartbeat, partial(self._heartbeat_answered, heartbeat)))
         sends.extend(self._plan_commit(now_ms))
         if not self.closing:
-            sends.extend(self._plan_locating())
+            sends.extend(self._positions.plan(now_ms))
             for sent in self.fetcher.plan(now_ms):
                 timeout_ms = self.transport.request_timeout_ms + sent.body.max_wait_ms
                 sends.append(self.sending(sent.body, partial(self._fetched, sent), timeout_ms))
@@ -296,71 +290,6 @@ class Engine:
 
         self.transport.post(send)
         return told
-
-    # Positions
-
-    def _plan_locating(self) -> list[Send]:
-        sends: list[Send] = []
-        if committed := self._locating(COMMITTED):
-            assert self.group is not None
-            wanted = [FetchOffsetsPartition(*partition.tp) for partition, _version in committed]
-            sends.append(self.sending(FetchOffsets(self.group, wanted), partial(self._committed_found, committed)))
-        if times := self._locating(EARLIEST, LATEST):
-            asked = [ListOffsetsPartition(*partition.tp, partition.start or 0) for partition, _version in times]
-            sends.append(self.sending(ListOffsets(asked), partial(self._offsets_found, times)))
-        return sends
-
-    def _locating(self, *starts: int) -> Located:
-        found = self.fetcher.unlocated(*starts)
-        now_ms = self.transport.now_ms()
-        located = [(partition, partition.version) for partition in found if partition.retry_at_ms <= now_ms]
-        for partition, _version in located:
-            partition.locating = True
-        return located
-
-    def _committed_found(self, asked: Located, answer: Message | LogsvcError, _payload: Sequence[Buffer]) -> None:
-        with self.lock:
-            if not isinstance(answer, FetchOffsetsReply):
-                self._not_located(asked, answer)
-            else:
-                results = {TopicPartition(result.topic, result.partition): result for result in answer.results}
-                for partition, version in asked:
-                    result, progress = results.get(partition.tp), self.progress.get(partition.tp)
-                    if partition.version != version or progress is None:
-                        continue
-                    if result is None or result.error_code:
-                        code, message = (result.error_code, result.error_message) if result else (1000, "no answer for it")
-                        self.fetcher.not_located(partition, version, from_wire(code, message), self.transport.now_ms())
-                        continue
-                    progress.located(result)
-                    if result.committed < 0:
-                        self.fetcher.no_committed(partition, version)
-                    else:
-                        self.fetcher.located(partition, version, result.committed)
-                    self.update_held(partition.tp)
-        self.on_news()
-
-    def _offsets_found(self, asked: Located, answer: Message | LogsvcError, _payload: Sequence[Buffer]) -> None:
-        with self.lock:
-            if not isinstance(answer, ListOffsetsReply) or len(answer.results) != len(asked):
-                self._not_located(asked, answer)
-            else:
-                for (partition, version), result in zip(asked, answer.results, strict=True):
-                    if partition.version != version:
-                        continue
-                    if result.error_code:
-                        error = from_wire(result.error_code, result.error_message)
-                        self.fetcher.not_located(partition, version, error, self.transport.now_ms())
-                        continue
-                    self.fetcher.located(partition, version, result.offset)
-                    if (progress := self.progress.get(partition.tp)) is not None:
-                        progress.begin(result.offset)
-        self.on_news()
-
-    def _not_located(self, asked: Located, answer: Message | LogsvcError) -> None:
-        error = answer if isinstance(answer, LogsvcError) else InvalidRequest(f"answered with {answer!r}")
-        for partition, version in asked:
-            self.fetcher.not_located(partition, version, error, self.transport.now_ms())
 
     # Records
 

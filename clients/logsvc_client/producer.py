@@ -17,14 +17,12 @@ from typing import Any, Self
 import msgspec
 
 from logsvc_client.accumulator import Accumulator
-from logsvc_client.producer_batch import NewRecord, OnDelivery, ProducerBatch, Wait
+from logsvc_client.producer_batch import BatchSettings, NewRecord, OnDelivery, ProducerBatch, Wait
 from logsvc_client.records import Headers, RecordMetadata, header_list
 from logsvc_client.sender import Sender, metadata_of
 from logsvc_client.transport import DEFAULT_REQUEST_TIMEOUT_MS, DEFAULT_SERVER, Transport, monotonic_ms
 from logsvc_common.batch import Header, codec_number
-from logsvc_common.errors import BufferExhausted, ClientClosed, InvalidConfig, LogsvcError, RequestTimeout
-
-RECORD_BYTES_MAX = 64 << 20  # the largest `max.message.bytes` a topic may have
+from logsvc_common.errors import BufferExhausted, ClientClosed, InvalidConfig, InvalidRequest, LogsvcError, RequestTimeout
 
 _NO_HEADERS: list[Header] = []
 _time_ns = time.time_ns
@@ -119,7 +117,7 @@ class _Core:
             raise InvalidConfig("linger_ms and max_block_ms are at least 0, the timeouts at least 1 ms")
         if not 1 <= max_in_flight <= 5:
             raise InvalidConfig("max_in_flight lies between 1 and 5: the broker remembers five batches of a producer")
-        self._accumulator = Accumulator(
+        settings = BatchSettings(
             linger_ms=linger_ms,
             batch_bytes=batch_bytes,
             buffer_bytes=buffer_bytes,
@@ -127,9 +125,8 @@ class _Core:
             max_in_flight=max_in_flight,
             idempotent=idempotent,
             codec=codec_number(compression),
-            record_bytes_max=RECORD_BYTES_MAX,
-            choose=lambda: random.getrandbits(31),
         )
+        self._accumulator = Accumulator(settings, choose=lambda: random.getrandbits(31))
         self._transport = Transport(server, client_id=client_id, request_timeout_ms=request_timeout_ms)
         self._sender = Sender(self._transport, self._accumulator, batch_bytes)
         self._max_block_ms = max_block_ms
@@ -187,11 +184,14 @@ class Producer(_Core):
         `partition` wins over `key`; a record with neither goes where a batch is being filled. `timestamp_ms` counts from
         the epoch; the default is now. `on_delivery(metadata, error)` runs on the client's thread: keep it short.
 
-        Raises UnknownTopic, UnknownPartition, RecordTooLarge, BufferExhausted (memory full for `max_block_ms`),
-        RequestTimeout (no broker told of the topic within `max_block_ms`), ClientClosed.
+        Raises UnknownTopic, UnknownPartition, InvalidRequest (a negative timestamp), RecordTooLarge (over 64 MiB, or over
+        the memory), BufferExhausted (memory full for `max_block_ms`), RequestTimeout (no broker told of the topic within
+        `max_block_ms`), ClientClosed.
         """
         if timestamp_ms is None:
             timestamp_ms = _time_ns() // 1_000_000
+        elif timestamp_ms < 0:
+            raise InvalidRequest(f"timestamp_ms is {timestamp_ms}; it counts from the epoch")
         headers_list = _NO_HEADERS if headers is None else header_list(headers)
         try:
             slot = self._sticky_slots[topic] if key is None and partition is None else self._slot(topic, key, partition)
@@ -278,6 +278,8 @@ class AsyncProducer(_Core):
         """As `Producer.send`; suspends only while the topic is being learned or the memory is full."""
         if timestamp_ms is None:
             timestamp_ms = _time_ns() // 1_000_000
+        elif timestamp_ms < 0:
+            raise InvalidRequest(f"timestamp_ms is {timestamp_ms}; it counts from the epoch")
         headers_list = _NO_HEADERS if headers is None else header_list(headers)
         record = NewRecord(topic, value, key, headers_list, partition, timestamp_ms, on_delivery)
         deadline_ms = monotonic_ms() + self._max_block_ms

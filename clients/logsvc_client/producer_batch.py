@@ -19,6 +19,18 @@ RECORD_OVERHEAD_BYTES = 128  # more than the header of a batch and of one record
 OnDelivery = Callable[[RecordMetadata | None, LogsvcError | None], None]
 
 
+class BatchSettings(NamedTuple):
+    """What a producer was told about its batches; see `Producer`. `codec` is a number of `logsvc_common.batch.CODECS`."""
+
+    linger_ms: int
+    batch_bytes: int
+    buffer_bytes: int
+    delivery_timeout_ms: int
+    max_in_flight: int
+    idempotent: bool
+    codec: int
+
+
 class Wait(Enum):
     """Why a record cannot be added now."""
 
@@ -130,6 +142,27 @@ class PartitionQueue:
         self.next_sequence = 0
         self.confirmed = False  # the broker knows this producer here, in this epoch
         self.retry_at_ms = 0
+
+    def claim(self) -> ProducerBatch | None:
+        """Take the open batch out of its slot; None when another thread has it."""
+        try:
+            return self.slot.pop()
+        except IndexError:
+            return None
+
+    def seal(self) -> int | None:
+        """Close the open batch. Returns the bytes it had reserved and does not need; None when another thread has it."""
+        batch = self.claim()
+        if batch is None:
+            return None
+        assert batch.builder is not None
+        self.open = None
+        batch.order = self.next_order
+        self.next_order += 1
+        self.sealed.append(batch)
+        spare_bytes = batch.reserved_bytes - batch.builder.size()
+        batch.reserved_bytes -= spare_bytes
+        return spare_bytes
 
     def batches(self) -> Iterable[ProducerBatch]:
         """All that are not done, oldest first."""

@@ -19,6 +19,8 @@ from logsvc_client.records import Record, TopicPartition
 from logsvc_common.keys import murmur2
 from logsvc_common.messages import CommitPartition, CommitResult, Failure, FetchOffsetsResult, Parked
 
+# A record in one of these is not done: later ones of its key wait behind it. The outcome of any other state is certain.
+UNFINISHED_STATES = frozenset({"waiting", "parked", "delivered", "paused"})
 RESOLVED_STATES = frozenset({"dead_lettered", "discarded", "done"})
 
 
@@ -65,12 +67,10 @@ class PartitionProgress:
         self.full = result.full
         self.handled = self._told = result.committed
         for entry in result.outstanding:
-            if entry.state == "done":
+            if entry.offset >= result.committed:
                 self._ahead.add(entry.offset)
-            else:
+            if entry.state in UNFINISHED_STATES:
                 self._add_outstanding(entry.offset, entry.key_hash)
-                if entry.offset >= result.committed:
-                    self._ahead.add(entry.offset)
 
     def begin(self, offset: int) -> None:
         """Reading begins, or goes on after a seek, at `offset`."""

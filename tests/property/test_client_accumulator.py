@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logsvc_client.accumulator import Accumulator
-from logsvc_client.producer_batch import NewRecord, ProducerBatch
+from logsvc_client.producer_batch import BatchSettings, NewRecord, ProducerBatch
 from logsvc_common.batch import decode, parse_header
 from logsvc_common.errors import BrokerOverloaded, CorruptBatch, OutOfOrderSequence
 
@@ -55,7 +55,7 @@ class World:
     def __init__(self) -> None:
         self.now_ms = 0
         self.broker = ModelBroker()
-        self.made = Accumulator(
+        settings_of_batches = BatchSettings(
             linger_ms=5,
             batch_bytes=200,
             buffer_bytes=200_000,
@@ -63,9 +63,8 @@ class World:
             max_in_flight=5,
             idempotent=True,
             codec=0,
-            record_bytes_max=10_000,
-            choose=lambda: 0,
         )
+        self.made = Accumulator(settings_of_batches, choose=lambda: 0)
         self.made.set_topic("t", PARTITIONS, 1 << 20)
         self.sent: list[tuple[int, bytes, ProducerBatch, int]] = []
         self.wire: deque[tuple[ProducerBatch, bytes]] = deque()  # requests on their way to the broker

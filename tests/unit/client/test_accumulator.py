@@ -3,7 +3,7 @@
 import pytest
 
 from logsvc_client.accumulator import Accumulator
-from logsvc_client.producer_batch import NewRecord, ProducerBatch, Wait
+from logsvc_client.producer_batch import BatchSettings, NewRecord, ProducerBatch, Wait
 from logsvc_common.batch import decode, parse_header
 from logsvc_common.errors import (
     BrokerOverloaded,
@@ -27,11 +27,9 @@ def accumulator(**settings: object) -> Accumulator:
         "max_in_flight": 5,
         "idempotent": True,
         "codec": 0,
-        "record_bytes_max": 1 << 20,
-        "choose": lambda: 0,
     }
     values.update(settings)
-    made = Accumulator(**values)  # type: ignore[arg-type]
+    made = Accumulator(BatchSettings(**values), choose=lambda: 0)  # type: ignore[arg-type]
     made.set_topic(TOPIC, 3, 1 << 20)
     made.new_producer(7, 0)
     return made
