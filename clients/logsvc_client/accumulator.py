@@ -139,8 +139,6 @@ class Accumulator:
             return Wait.ROOM
         due_ms, deliver_by_ms = now_ms + self._settings.linger_ms, now_ms + self._settings.delivery_timeout_ms
         batch = ProducerBatch(queue, builder(self._settings.codec, limit), reserved_bytes, due_ms, deliver_by_ms)
-            queue, builder(self._settings.codec, limit), reserved_bytes, now_ms + self._settings.linger_ms, deliver_by_ms
-        )
         append_record(batch, record)  # The first record always fits; a wrong type raises here, and nothing has happened.
         self.free_bytes -= reserved_bytes
         queue.open = batch
