@@ -211,12 +211,15 @@ class LogWriter:
                 if self._unnamed is not None:
                     self._disk.sync_dir(self._folder)
                 self._durable = self._tail
-            new = Segment(self._folder, self._tail.offset)
+        except OSError as error:  # even ENOSPC: a failed fsync is a failed fsync
+            raise self._fail("fsync", error) from error
+        new = Segment(self._folder, self._tail.offset)
+        try:
             new.file = self._disk.open(new.path(), create=True)
         except OSError as error:
             if error.errno in FULL_ERRNOS:
                 raise DiskFull(f"no room on the disk for a new segment: {error.strerror}") from error
-            raise self._fail("rolling the segment", error) from error
+            raise self._fail("beginning a segment", error) from error
         old.seal(self._disk)
         self._retired.append(old)
         self._unnamed, self._checkpoint_due = new, True
@@ -233,7 +236,7 @@ class LogWriter:
                 self._sync_mutex.release()
 
     def _release(self, segment: Segment) -> None:
-        """Hand the file of a sealed, synced segment to the cache. Event-loop thread: nobody is reading it meanwhile."""
+        """Close the file a segment has kept open. Event-loop thread: nobody is reading it meanwhile."""
         file, segment.file = segment.file, None
         if file is not None:
             file.close()

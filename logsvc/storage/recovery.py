@@ -57,7 +57,12 @@ class Recovered:
 
 def recover(disk: Disk, folder: str, config: TopicConfig) -> Recovered:
     """Bring the partition in `folder` into order and say what it holds. Raises OSError when the disk fails, DiskFull."""
-    return _Recovery(disk, folder, config).run()
+    recovery = _Recovery(disk, folder, config)
+    try:
+        return recovery.run()
+    except (OSError, DiskFull):
+        recovery.close_files()
+        raise
 
 
 def segment_offsets(names: list[str]) -> list[int]:
@@ -75,6 +80,7 @@ class _Recovery:
         self._config = config
         self._checkpoint = checkpoints.load(disk, folder) or Checkpoint(0, 0, (), ())
         self._infos = {info.base_offset: info for info in self._checkpoint.segments}
+        self._following = dict(pairwise(sorted(self._infos)))
         self._out = Recovered([], 0, 0, ProducerState(self._checkpoint.producers), list(self._checkpoint.faults))
         self._out.cleaned_offset = self._checkpoint.cleaned_offset
         self._offset = 0
@@ -105,6 +111,13 @@ class _Recovery:
         else:
             self._finish()
         return out
+
+    def close_files(self) -> None:
+        """After trouble: let go of what was opened."""
+        for segment in self._out.segments:
+            if segment.file is not None:
+                segment.file.close()
+                segment.file = None
 
     def _tidy(self) -> list[int]:
         """Remove what an interrupted write, trim or retention left behind; the segments there are."""
@@ -154,7 +167,7 @@ class _Recovery:
     def _trusted(self, base: int, later: list[int]) -> bool:
         """True for a sealed segment that the checkpoint vouches for and that has the size it should have."""
         info = self._infos.get(base)
-        following = min((other for other in self._infos if other > base), default=None)
+        following = self._following.get(base)
         if info is None or following is None or not later:
             return False
         following = min(following, later[0])  # a segment the checkpoint does not vouch for may lie between

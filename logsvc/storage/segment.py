@@ -270,10 +270,6 @@ class SegmentCache:
             self._files.popitem(last=False)[1].close()
         return file
 
-    def adopt(self, segment: Segment, file: File) -> None:
-        """Keep the file of a segment that was active until now."""
-        self._files[segment] = file
-
     def indexes(self, segment: Segment, interval_bytes: int) -> tuple[OffsetIndex, TimeIndex]:
         """Both indexes, loaded or rebuilt when they are not in memory. Raises OSError."""
         if segment.offset_index is not None and segment.time_index is not None:

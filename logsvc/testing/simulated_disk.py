@@ -17,11 +17,12 @@ A datasync that fails loses its pending writes for good although programs still 
 import errno
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
 from logsvc.storage.disk import File, locked_message
+from logsvc.testing.simulated_nodes import Change, FileNode, FolderNode, Node, used_bytes
 from logsvc_common.batch import Buffer
 from logsvc_common.errors import DataFolderLocked
 
@@ -48,103 +49,10 @@ class _Fault:
     short_bytes: int | None
 
 
-class _Change(NamedTuple):
-    """A pending change of a file: a write of `data` at `position`, or, without data, a truncation to `position`."""
-
-    position: int
-    data: bytes | None
-
-
-def _apply(content: bytearray, change: _Change, keep_bytes: int | None = None) -> None:
-    position, data = change
-    if data is None:
-        if position <= len(content):
-            del content[position:]
-        else:
-            content.extend(bytes(position - len(content)))
-        return
-    if keep_bytes is not None:
-        data = data[:keep_bytes]
-    if data and position > len(content):
-        content.extend(bytes(position - len(content)))
-    content[position : position + len(data)] = data
-
-
-@dataclass
-class _FileNode:
-    content: bytearray = field(default_factory=bytearray)
-    durable: bytearray = field(default_factory=bytearray)
-    pending: list[_Change] = field(default_factory=list)
-    modified_ms: int = 0
-
-    def change(self, change: _Change, now_ms: int) -> None:
-        _apply(self.content, change)
-        self.pending.append(change)
-        self.modified_ms = now_ms
-
-    def sync(self) -> None:
-        for change in self.pending:
-            _apply(self.durable, change)
-        self.pending.clear()
-
-    def after_crash(self, rng: Random, ordered: bool) -> "_FileNode":
-        content = bytearray(self.durable)
-        for change in self.pending:
-            fate = rng.random()
-            if fate < 0.4:
-                _apply(content, change)
-                continue
-            if fate < 0.7 and change.data:
-                _apply(content, change, keep_bytes=rng.randrange(len(change.data)))
-            if ordered:
-                break
-        return _FileNode(content, bytearray(content), [], self.modified_ms)
-
-
-_Names = list[tuple[str, "_Node | None"]]  # changes of names that happen at once; None removes
-
-
-@dataclass
-class _FolderNode:
-    entries: "dict[str, _Node]" = field(default_factory=dict)
-    durable: "dict[str, _Node]" = field(default_factory=dict)
-    pending: list[_Names] = field(default_factory=list)
-
-    def change(self, *names: "tuple[str, _Node | None]") -> None:
-        self.pending.append(list(names))
-        _apply_names(self.entries, names)
-
-    def sync(self) -> None:
-        for names in self.pending:
-            _apply_names(self.durable, names)
-        self.pending.clear()
-
-    def after_crash(self, rng: Random, ordered: bool) -> "_FolderNode":
-        entries = dict(self.durable)
-        for names in self.pending:
-            if rng.random() < 0.5:
-                _apply_names(entries, names)
-            elif ordered:
-                break
-        survived = {name: node.after_crash(rng, ordered) for name, node in entries.items()}
-        return _FolderNode(survived, dict(survived), [])
-
-
-_Node = _FileNode | _FolderNode
-
-
-def _apply_names(entries: dict[str, _Node], names: "Sequence[tuple[str, _Node | None]]") -> None:
-    for name, node in names:
-        if node is None:
-            entries.pop(name, None)
-        else:
-            entries[name] = node
-
-
 class SimulatedFile:
     """An open file of a `SimulatedDisk`."""
 
-    def __init__(self, disk: "SimulatedDisk", path: str, node: _FileNode, writable: bool) -> None:
+    def __init__(self, disk: "SimulatedDisk", path: str, node: FileNode, writable: bool) -> None:
         self._disk = disk
         self._path = path
         self._node = node
@@ -165,7 +73,7 @@ class SimulatedFile:
         if data and room <= 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._path)
         data = data[: room if short_bytes is None else min(room, short_bytes)]
-        self._node.change(_Change(position, data), self._disk.now_ms)
+        self._node.change(Change(position, data), self._disk.now_ms)
         return len(data)
 
     def pread(self, length: int, position: int) -> bytes:
@@ -174,7 +82,7 @@ class SimulatedFile:
 
     def truncate(self, size: int) -> None:
         self._step("truncate")
-        self._node.change(_Change(size, None), self._disk.now_ms)
+        self._node.change(Change(size, None), self._disk.now_ms)
 
     def datasync(self) -> None:
         try:
@@ -210,7 +118,7 @@ class SimulatedDisk:
         self.open_files = 0
         self.hook: Callable[[Operation], None] | None = None
         self.locks: set[str] = set()
-        self._root = _FolderNode()
+        self._root = FolderNode()
         self._faults: list[_Fault] = []
 
     # -- what tests do with it ----------------------------------------------------------------------------------------
@@ -249,7 +157,7 @@ class SimulatedDisk:
     def set_content(self, path: str, content: bytes) -> None:
         """Put bytes into a file behind the program's back, durably: rot, cuts, swapped files. Makes it if need be."""
         folder, name = self._parent(path)
-        folder.entries[name] = folder.durable[name] = _FileNode(bytearray(content), bytearray(content), [], self.now_ms)
+        folder.entries[name] = folder.durable[name] = FileNode(bytearray(content), bytearray(content), [], self.now_ms)
 
     def remove(self, path: str) -> None:
         """Take a file away behind the program's back, durably."""
@@ -258,7 +166,7 @@ class SimulatedDisk:
         folder.durable.pop(name, None)
 
     def used_bytes(self) -> int:
-        return _used(self._root)
+        return used_bytes(self._root)
 
     def room(self) -> int:
         return max(self.capacity_bytes - self.used_bytes(), 0) if self.capacity_bytes < 1 << 40 else 1 << 40
@@ -282,32 +190,32 @@ class SimulatedDisk:
             raise OSError(due.error, os.strerror(due.error), path)
         return due.short_bytes
 
-    def sync_file(self, node: _FileNode) -> None:
+    def sync_file(self, node: FileNode) -> None:
         """What a datasync that works does; a mutant overrides it."""
         node.sync()
 
-    def _folder(self, path: str) -> _FolderNode:
-        node: _Node = self._root
+    def _folder(self, path: str) -> FolderNode:
+        node: Node = self._root
         for part in _parts(path):
-            if not isinstance(node, _FolderNode):
+            if not isinstance(node, FolderNode):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
             if part not in node.entries:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
             node = node.entries[part]
-        if not isinstance(node, _FolderNode):
+        if not isinstance(node, FolderNode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
         return node
 
-    def _parent(self, path: str) -> tuple[_FolderNode, str]:
+    def _parent(self, path: str) -> tuple[FolderNode, str]:
         folder, _, name = path.rpartition("/")
         return self._folder(folder), name
 
-    def _file(self, path: str) -> _FileNode:
+    def _file(self, path: str) -> FileNode:
         folder, name = self._parent(path)
         node = folder.entries.get(name)
         if node is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        if isinstance(node, _FolderNode):
+        if isinstance(node, FolderNode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         return node
 
@@ -319,7 +227,7 @@ class SimulatedDisk:
             self.step("create", path)
             if self.room() <= 0:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-            folder.change((name, _FileNode(modified_ms=self.now_ms)))
+            folder.change((name, FileNode(modified_ms=self.now_ms)))
         else:
             self.step("open", path)
         node = self._file(path)
@@ -348,9 +256,9 @@ class SimulatedDisk:
         node = self._root
         for part in _parts(path):
             if part not in node.entries:
-                node.change((part, _FolderNode()))
+                node.change((part, FolderNode()))
             below = node.entries[part]
-            if not isinstance(below, _FolderNode):
+            if not isinstance(below, FolderNode):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
             node = below
 
@@ -396,9 +304,3 @@ class SimulatedDisk:
 
 def _parts(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in ("", ".")]
-
-
-def _used(node: _Node) -> int:
-    if isinstance(node, _FileNode):
-        return len(node.content)
-    return sum(_used(below) for below in node.entries.values())

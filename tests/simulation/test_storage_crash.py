@@ -246,3 +246,34 @@ def test_topics_are_made_grown_altered_and_deleted_wholly_or_not_at_all(ordered:
             assert not [name for name in names if name.endswith("-delete")]
             logs.close()
     assert number > 60
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("block", range(20))
+def test_many_random_workloads_with_power_cuts_in_a_row(block: int) -> None:
+    """Hours of bad luck: each disk is used, cut off at a random operation, recovered and used again, twenty times."""
+    for seed in range(block * 50, block * 50 + 50):
+        rng = Random(seed)
+        disk, acked, start = new_disk(), 0, 0
+        for _ in range(20):
+            stop_at(disk, disk.operations + rng.randrange(1, 300))
+            try:
+                log = open_log(disk)
+                assert log.state is PartitionState.ONLINE, f"seed {seed}: {log.state_reason}"
+                assert log.end_offset >= acked, f"seed {seed}"
+                assert read_all(log) == numbered(log.start_offset, log.end_offset), f"seed {seed}"
+                acked = log.end_offset
+                while True:
+                    append_numbered(log, rng.randrange(1, 4))
+                    if rng.random() < 0.4:
+                        acked = log.sync()
+                    if rng.random() < 0.02:
+                        start = log.trim(rng.randint(log.start_offset, log.high_watermark))
+                    if rng.random() < 0.01:
+                        log.close()
+                        log = open_log(disk)
+                        acked = log.end_offset
+            except SimulatedCrash:
+                pass
+            disk = disk.crash(rng, ordered=True)
+        assert open_log(disk).start_offset >= start, f"seed {seed}"

@@ -48,11 +48,12 @@ def test_after_a_failed_fsync_recovery_keeps_what_was_acknowledged() -> None:
         assert read_all(open_log(survivor))[:6] == numbered(0, 6)
 
 
-def test_a_failed_fsync_while_rolling_fails_the_append() -> None:
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
+def test_a_failed_fsync_while_rolling_fails_the_append(error: int) -> None:
     disk = new_disk()
     log = open_log(disk, segment_bytes=1_024)
-    disk.fail("datasync")
-    with pytest.raises(StorageFailed, match="rolling"):
+    disk.fail("datasync", error=error)
+    with pytest.raises(StorageFailed, match="fsync failed"):
         append_until_refused(log)
     assert log.state is PartitionState.FAILED
 
@@ -212,6 +213,7 @@ def test_a_partition_that_cannot_be_recovered_is_offline_and_the_others_serve() 
     assert states == [PartitionState.FAILED, PartitionState.ONLINE]
     assert "recovering failed" in logs.partition("t", 0).state_reason
     logs.close()
+    assert disk.open_files == 0
     disk.heal()
     logs = LogDirectory.open(disk, "d", now_ms=0)
     assert read_all(logs.partition("t", 0)) == numbered(0, 2)
