@@ -53,9 +53,11 @@ from logsvc_common.errors import (
     UnknownGroup,
     UnknownMember,
     UnknownPartition,
+    UnknownRedrive,
     UnknownTopic,
     UnsupportedVersion,
 )
+from logsvc_common.messages import Redrive, RedriveFilter
 from logsvc_common.retry import RetryPolicy
 
 __all__ = [
@@ -101,6 +103,8 @@ __all__ = [
     "Record",
     "RecordMetadata",
     "RecordTooLarge",
+    "Redrive",
+    "RedriveFilter",
     "RequestError",
     "RequestTimeout",
     "RetryPolicy",
@@ -112,6 +116,7 @@ __all__ = [
     "UnknownGroup",
     "UnknownMember",
     "UnknownPartition",
+    "UnknownRedrive",
     "UnknownTopic",
     "UnsupportedVersion",
 ]

@@ -6,6 +6,7 @@ says what is true now.
 """
 
 import asyncio
+import secrets
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
@@ -13,11 +14,13 @@ from typing import Self, TypeVar
 
 from logsvc_client.records import TopicPartition
 from logsvc_client.transport import DEFAULT_CALL_TIMEOUT_MS, DEFAULT_SERVER, Transport
-from logsvc_common.errors import from_wire
+from logsvc_common.errors import UnknownTopic, from_wire
 from logsvc_common.messages import (
     EARLIEST,
     LATEST,
     AlterTopic,
+    CancelRedrive,
+    CancelRedriveReply,
     CreateTopic,
     DeleteTopic,
     DescribeGroup,
@@ -29,22 +32,29 @@ from logsvc_common.messages import (
     GroupListing,
     Hello,
     HelloReply,
+    LetterTopic,
     ListGroups,
     ListGroupsReply,
     ListOffsets,
     ListOffsetsPartition,
     ListOffsetsReply,
+    ListRedrives,
+    ListRedrivesReply,
     Message,
     Metadata,
     MetadataReply,
+    Redrive,
+    RedriveFilter,
     Request,
     Result,
+    StartRedrive,
+    StartRedriveReply,
     TopicDescription,
     TopicReply,
     TrimTopic,
     TrimTopicReply,
 )
-from logsvc_common.names import check_group, check_topic
+from logsvc_common.names import check_group, check_topic, is_dead_letter
 
 ResponseT = TypeVar("ResponseT", bound=Message)
 ResultT = TypeVar("ResultT", bound=Result)
@@ -76,6 +86,20 @@ def _list_offsets(times: Mapping[TopicPartition, int]) -> ListOffsets:
 def _fetch_offsets(group: str, partitions: Sequence[TopicPartition] | None) -> FetchOffsets:
     wanted = None if partitions is None else [FetchOffsetsPartition(*partition) for partition in partitions]
     return FetchOffsets(check_group(group), wanted)
+
+
+def _start_redrive(
+    group: str, topic: str | None, where: RedriveFilter | None, rate_per_s: int, limit: int, dry_run: bool
+) -> StartRedrive:
+    # The token: should the answer be lost, the request that is sent again finds the redrive it has started.
+    where = RedriveFilter() if where is None else where
+    return StartRedrive(check_group(group), topic, where, rate_per_s, limit, dry_run, secrets.token_hex(16))
+
+
+def _to_purge(topic: str) -> str:
+    if not is_dead_letter(check_topic(topic)):
+        raise UnknownTopic(f"{topic} is not a dead-letter topic")
+    return topic
 
 
 class _Connected:
@@ -172,6 +196,42 @@ class Admin(_Connected):
         """Where a group stands, and which records it has failed; everywhere it has committed, or in `partitions`."""
         return _committed(self._call(_fetch_offsets(group, partitions), FetchOffsetsReply))
 
+    def redrive(
+        self,
+        group: str,
+        *,
+        topic: str | None = None,
+        where: RedriveFilter | None = None,
+        rate_per_s: int = 0,
+        limit: int = 0,
+        dry_run: bool = False,
+    ) -> Redrive:
+        """Start to put dead letters of `group` back among what it has to handle; it goes on in the broker.
+
+        `topic` is where the records came from, needed when the group has letters of several. `where` chooses letters, those
+        redriven before are left out; `rate_per_s` and `limit` count letters, 0 for none; a dry run only counts. Raises
+        UnknownGroup, UnknownTopic without dead letters, InvalidRequest.
+        """
+        body = _start_redrive(group, topic, where, rate_per_s, limit, dry_run)
+        return self._call(body, StartRedriveReply).redrive
+
+    def redrives(self, group: str | None = None) -> list[Redrive]:
+        """The redrives of a group, or of all: those that run, and the last ones that are over."""
+        return self._call(ListRedrives(group), ListRedrivesReply).redrives
+
+    def cancel_redrive(self, redrive_id: int) -> Redrive:
+        """Stop a redrive where it is; what was put back stays. Raises UnknownRedrive."""
+        return self._call(CancelRedrive(redrive_id), CancelRedriveReply).redrive
+
+    def dead_letter_topics(self, group: str | None = None) -> list[LetterTopic]:
+        """The dead-letter topics of a group, or of all, with how many of their letters were redriven."""
+        return self._call(ListRedrives(group), ListRedrivesReply).letters
+
+    def purge_dead_letters(self, topic: str) -> int:
+        """Forget all letters a dead-letter topic holds now. Returns how many offsets that were. Raises UnknownTopic."""
+        (found,) = self.describe_topics([_to_purge(topic)])
+        return sum(self.trim(topic, part.partition, part.end_offset) - part.start_offset for part in found.partitions)
+
 
 class AsyncAdmin(_Connected):
     """The same verbs for asyncio: `async with AsyncAdmin(...) as admin: await admin.list_topics()`."""
@@ -249,3 +309,34 @@ class AsyncAdmin(_Connected):
     ) -> dict[TopicPartition, FetchOffsetsResult]:
         """As `Admin.committed_offsets`."""
         return _committed(await self._call(_fetch_offsets(group, partitions), FetchOffsetsReply))
+
+    async def redrive(
+        self,
+        group: str,
+        *,
+        topic: str | None = None,
+        where: RedriveFilter | None = None,
+        rate_per_s: int = 0,
+        limit: int = 0,
+        dry_run: bool = False,
+    ) -> Redrive:
+        """As `Admin.redrive`."""
+        body = _start_redrive(group, topic, where, rate_per_s, limit, dry_run)
+        return (await self._call(body, StartRedriveReply)).redrive
+
+    async def redrives(self, group: str | None = None) -> list[Redrive]:
+        """As `Admin.redrives`."""
+        return (await self._call(ListRedrives(group), ListRedrivesReply)).redrives
+
+    async def cancel_redrive(self, redrive_id: int) -> Redrive:
+        """As `Admin.cancel_redrive`."""
+        return (await self._call(CancelRedrive(redrive_id), CancelRedriveReply)).redrive
+
+    async def dead_letter_topics(self, group: str | None = None) -> list[LetterTopic]:
+        """As `Admin.dead_letter_topics`."""
+        return (await self._call(ListRedrives(group), ListRedrivesReply)).letters
+
+    async def purge_dead_letters(self, topic: str) -> int:
+        """As `Admin.purge_dead_letters`."""
+        (found,) = await self.describe_topics([_to_purge(topic)])
+        return sum([await self.trim(topic, part.partition, part.end_offset) - part.start_offset for part in found.partitions])

@@ -1,46 +1,40 @@
-"""`logsvc dlq`: the dead letters: how many, whose, and each one whole.
+"""`logsvc dlq`: the dead letters: how many, whose, each one whole; putting them back, and throwing them away.
 
 A letter is a record with its own bytes, key and headers, and beside them the headers that say where it came from and why it
-failed (`logsvc.coordinator.deadletter`; the names of KIP-1191 where it has one).
+failed (`logsvc_common.letters`). `redrive` puts letters back among what the group that failed them has to handle; that goes
+on in the broker, whoever started it.
 """
 
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
+from logsvc.cli import redrives
 from logsvc.cli.connect import DEFAULT_SERVER, FormatOption, ServerOption, connect
-from logsvc.cli.consume import header_documents
+from logsvc.cli.exits import NOT_FOUND, USAGE
 from logsvc.cli.frame import noun
-from logsvc.cli.output import Format, printable, put_bytes, write_bytes, write_json, write_line, write_table
-from logsvc.cli.positions import FORMS, Kind, Position, format_age, format_time, parse_position
+from logsvc.cli.letters import letter_document, letter_of, print_letter
+from logsvc.cli.output import Format, count_of, note, printable, write_bytes, write_json, write_line, write_table
+from logsvc.cli.positions import FORMS, Kind, Position, format_age, parse_position
 from logsvc.cli.reading import Span, find_spans, read
-from logsvc_client import Record
-from logsvc_common import letters as deadletter
-from logsvc_common.batch import Header
-from logsvc_common.errors import UnknownTopic
+from logsvc.cli.where import SinceOption, UntilOption, WhereOption, parse_where
+from logsvc_client import Admin, Record
+from logsvc_common.errors import UnknownGroup, UnknownTopic
+from logsvc_common.letters import matches
+from logsvc_common.messages import LetterTopic, RedriveFilter
 from logsvc_common.names import is_dead_letter
 
-app = noun("Look at dead letters: records whose attempts are spent.")
+app = noun("Look at dead letters, put them back, throw them away: records whose attempts are spent.")
 
-OUR_HEADERS = {
-    deadletter.TOPIC,
-    deadletter.PARTITION,
-    deadletter.OFFSET,
-    deadletter.GROUP,
-    deadletter.DELIVERY_COUNT,
-    deadletter.MESSAGE,
-    deadletter.EXCEPTION_CLASS,
-    deadletter.STACKTRACE,
-    deadletter.FIRST_FAILURE_TIMESTAMP,
-    deadletter.REDRIVE_COUNT,
-    deadletter.ORIGINAL_TIMESTAMP,
-    deadletter.ORIGINAL_MISSING,
-}
-VALUE_CHARACTERS = 2_000  # of a value printed for a person; JSON has it whole
+ERRORS_LETTERS_MAX = 1_000  # the newest letters of a partition, whose errors are counted
+ERRORS_SHOWN = 3
+ERROR_CHARACTERS = 60
 
 
 @dataclass
@@ -49,167 +43,258 @@ class Pile:
 
     topic: str
     letters: int = 0
+    redriven: int = 0
     source: str = ""
     group: str = ""
     oldest_ms: int | None = None
     newest_ms: int | None = None
-    spans: list[Span] = field(default_factory=list)
+    errors: Counter[str] = field(default_factory=Counter)  # by exception class, or by message where there is none
+    samples: dict[str, str] = field(default_factory=dict)  # the newest message of each
 
-    def add(self, letter: Record) -> None:
-        """Take a letter at the edge of a partition into account."""
-        origin = letter_document(letter)
-        self.source, self.group = origin["source"]["topic"] or "", origin["group"] or ""
-        self.oldest_ms = min(letter.timestamp_ms, self.oldest_ms if self.oldest_ms is not None else letter.timestamp_ms)
-        self.newest_ms = max(letter.timestamp_ms, self.newest_ms if self.newest_ms is not None else letter.timestamp_ms)
+    def add(self, record: Record) -> None:
+        """Take one of the letters into account."""
+        letter = letter_of(record)
+        self.source, self.group = letter.topic or self.source, letter.group or self.group
+        self.oldest_ms = letter.died_ms if self.oldest_ms is None else min(letter.died_ms, self.oldest_ms)
+        self.newest_ms = letter.died_ms if self.newest_ms is None else max(letter.died_ms, self.newest_ms)
+
+    def count(self, record: Record) -> None:
+        """Count its error."""
+        letter = letter_of(record)
+        kind = letter.exception_class or letter.error or "unknown"
+        self.errors[kind] += 1
+        self.samples[kind] = letter.error or ""
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "topic": self.topic,
+            "source": self.source or None,
+            "group": self.group or None,
+            "letters": self.letters,
+            "redriven": self.redriven,
+            "oldest_ms": self.oldest_ms,
+            "newest_ms": self.newest_ms,
+            "errors": [
+                {"count": count, "kind": kind, "error": self.samples[kind]}
+                for kind, count in self.errors.most_common(ERRORS_SHOWN)
+            ],
+        }
+
+    def row(self, now_ms: int) -> tuple[object, ...]:
+        errors = ", ".join(
+            f"{count} {printable(kind.encode(), ERROR_CHARACTERS)}" for kind, count in self.errors.most_common(ERRORS_SHOWN)
+        )
+        return (
+            self.topic,
+            self.source or "-",
+            self.group or "-",
+            self.letters,
+            self.redriven,
+            "-" if self.oldest_ms is None else format_age(now_ms - self.oldest_ms),
+            "-" if self.newest_ms is None else format_age(now_ms - self.newest_ms),
+            errors or "-",
+        )
 
 
 @app.command("list")
 def list_letters(server: ServerOption = DEFAULT_SERVER, format: FormatOption = Format.TEXT) -> None:
-    """List the dead-letter topics: whose letters they hold, how many, how old.
+    """List the dead-letter topics: whose letters they hold, how many, how old, how many were redriven, and why they failed.
+
+    The errors are those of the newest letters, up to 1,000 of each partition.
 
     \b
     Examples:
       logsvc dlq list
-      logsvc dlq list --format json | jq 'map(.letters) | add'
+      logsvc dlq list --format json | jq 'map(.letters - .redriven) | add'
     """
     with connect(server) as admin:
         topics = [topic.topic for topic in admin.list_topics() if is_dead_letter(topic.topic)]
         piles = {topic: Pile(topic) for topic in topics}
-        for span in find_spans(admin, topics, Position(Kind.START)) if topics else []:
-            pile = piles[span.where.topic]
-            pile.letters += span.end - span.start
-            pile.spans.append(span)
-    # The first letter of each partition is its oldest, the last one its newest.
-    filled = [span for pile in piles.values() for span in pile.spans if span.end > span.start]
-    for edge in (
-        [span._replace(end=span.start + 1) for span in filled],
-        [span._replace(start=span.end - 1) for span in filled],
-    ):
-        for letters in read(server, edge, to_end=True):
-            for letter in letters:
-                piles[letter.topic].add(letter)
+        for known in admin.dead_letter_topics():
+            if pile := piles.get(known.dead_letter_topic):
+                pile.source, pile.group, pile.redriven = known.topic, known.group, known.redriven
+        spans = find_spans(admin, topics, Position(Kind.START)) if topics else []
+    for span in spans:
+        piles[span.where.topic].letters += span.end - span.start
+    filled = [span for span in spans if span.end > span.start]
+    newest = [span._replace(start=max(span.start, span.end - ERRORS_LETTERS_MAX)) for span in filled]
+    for record in _records(server, newest):
+        piles[record.topic].add(record)
+        piles[record.topic].count(record)
+    # Of a long partition the oldest letter is not among those.
+    for record in _records(server, [span._replace(end=span.start + 1) for span in filled]):
+        piles[record.topic].add(record)
     if format is Format.JSON:
-        write_json([_pile_document(pile) for pile in piles.values()])
+        write_json([pile.document() for pile in piles.values()])
         return
     now_ms = time.time_ns() // 1_000_000
-    rows = [
-        (
-            pile.topic,
-            pile.source or "-",
-            pile.group or "-",
-            pile.letters,
-            format_age(now_ms - pile.oldest_ms) if pile.oldest_ms is not None else "-",
-            format_age(now_ms - pile.newest_ms) if pile.newest_ms is not None else "-",
-        )
-        for pile in piles.values()
-    ]
-    write_table(("TOPIC", "SOURCE", "GROUP", "LETTERS", "OLDEST", "NEWEST"), rows)
+    columns = ("TOPIC", "SOURCE", "GROUP", "LETTERS", "REDRIVEN", "OLDEST", "NEWEST", "TOP ERRORS")
+    write_table(columns, [pile.row(now_ms) for pile in piles.values()])
 
 
-def _pile_document(pile: Pile) -> dict[str, Any]:
-    return {
-        "topic": pile.topic,
-        "source": pile.source or None,
-        "group": pile.group or None,
-        "letters": pile.letters,
-        "oldest_ms": pile.oldest_ms,
-        "newest_ms": pile.newest_ms,
-    }
+def _records(server: str, spans: Sequence[Span]) -> Iterator[Record]:
+    for records in read(server, spans, to_end=True):
+        yield from records
 
 
 @app.command()
 def show(
     topic: Annotated[str, typer.Argument(metavar="TOPIC", help="A dead-letter topic, as `logsvc dlq list` names it.")],
-    offset: Annotated[str, typer.Option("--offset", "-o", metavar="POSITION", help=f"Where to begin: {FORMS}.")] = "start",
+    one_partition: Annotated[int | None, typer.Argument(metavar="PARTITION", min=0, help="Of one letter.")] = None,
+    one_offset: Annotated[int | None, typer.Argument(metavar="OFFSET", min=0, help="Of one letter.")] = None,
+    offset: Annotated[str | None, typer.Option("--offset", "-o", metavar="POSITION", help=f"Where to begin: {FORMS}.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", "-n", min=0, help="So many letters at most.")] = None,
     partition: Annotated[list[int] | None, typer.Option("--partition", "-p", help="Only this one. Repeat it.")] = None,
+    where: WhereOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     server: ServerOption = DEFAULT_SERVER,
     format: FormatOption = Format.TEXT,
 ) -> None:
-    """Show dead letters whole: where each came from, why it failed, how often it was tried, and its bytes.
+    """Show dead letters: where each came from, why it failed, how often it was tried, and its bytes.
+
+    With PARTITION and OFFSET, the one letter there, whole: with its stack trace and all of its value.
 
     \b
     Examples:
       logsvc dlq show dlq.orders.billing
+      logsvc dlq show dlq.orders.billing 0 17
       logsvc dlq show dlq.orders.billing -o -1 --partition 2
+      logsvc dlq show dlq.orders.billing --where class=KeyError --since 2026-01-31
       logsvc dlq show dlq.orders.billing --format json | jq -r .error | sort | uniq -c
     """
     if not is_dead_letter(topic):
         raise UnknownTopic(f"{topic} is not a dead-letter topic; `logsvc dlq list` names those there are")
+    chosen = parse_where(where, since, until)
+    if one_partition is not None:
+        if one_offset is None or offset is not None or partition:
+            raise typer.BadParameter("one letter is named by its partition and its offset: TOPIC PARTITION OFFSET")
+        _show_one(server, topic, one_partition, one_offset, format)
+        return
     try:
-        position = parse_position(offset)
+        position = parse_position(offset or "start")
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--offset") from None
     with connect(server) as admin:
         spans = find_spans(admin, [topic], position, partition or ())
-    for letters in read(server, spans, to_end=True, limit=limit):
-        for letter in letters:
-            if format is Format.JSON:
-                write_bytes(msgspec.json.encode(letter_document(letter)) + b"\n")
-            else:
-                _print(letter)
+    left = limit
+    for records in read(server, spans, to_end=True, limit=limit if chosen == RedriveFilter() else None):
+        for record in records:
+            if left == 0:
+                return
+            if matches(chosen, letter_of(record)):
+                left = None if left is None else left - 1
+                _write(record, format)
         sys.stdout.flush()
 
 
-def letter_document(letter: Record) -> dict[str, Any]:
-    """A dead letter as JSON shows it: where it came from, why it failed, and the record as its producer sent it."""
-    ours: dict[str, str] = {}
-    theirs: list[Header] = []
-    # A letter that was a letter before carries two sets of the same names; the last one is about this death.
-    for name, value in reversed(letter.headers):
-        if name in OUR_HEADERS and name not in ours:
-            ours[name] = (value or b"").decode("utf-8", "replace")
-        else:
-            theirs.append((name, value))
-    theirs.reverse()
-    document: dict[str, Any] = {
-        "topic": letter.topic,
-        "partition": letter.partition,
-        "offset": letter.offset,
-        "timestamp_ms": letter.timestamp_ms,
-        "group": ours.get(deadletter.GROUP),
-        "source": {
-            "topic": ours.get(deadletter.TOPIC),
-            "partition": _number(ours, deadletter.PARTITION),
-            "offset": _number(ours, deadletter.OFFSET),
-            "timestamp_ms": _number(ours, deadletter.ORIGINAL_TIMESTAMP),
-        },
-        "attempts": _number(ours, deadletter.DELIVERY_COUNT),
-        "error": ours.get(deadletter.MESSAGE),
-        "exception_class": ours.get(deadletter.EXCEPTION_CLASS),
-        "stacktrace": ours.get(deadletter.STACKTRACE),
-        "first_failure_ms": _number(ours, deadletter.FIRST_FAILURE_TIMESTAMP),
-        "redrives": _number(ours, deadletter.REDRIVE_COUNT),
-        "missing": ours.get(deadletter.ORIGINAL_MISSING),
-    }
-    put_bytes(document, "key", letter.key)
-    put_bytes(document, "value", letter.value)
-    document["headers"] = header_documents(theirs)
-    return document
+def _show_one(server: str, topic: str, partition: int, offset: int, format: Format) -> None:
+    with connect(server) as admin:
+        (span,) = find_spans(admin, [topic], Position(Kind.OFFSET, offset), [partition])
+    for record in _records(server, [span._replace(end=min(span.end, offset + 1))] if span.start == offset else []):
+        _write(record, format, whole=True)
+        return
+    note(f"logsvc: there is no letter at offset {offset} of {topic}-{partition}")
+    raise typer.Exit(NOT_FOUND)
 
 
-def _number(headers: dict[str, str], name: str) -> int | None:
-    """A header that should be a whole number; None when it is missing or is not, since anyone may write to the topic."""
-    try:
-        return int(headers[name])
-    except (KeyError, ValueError):
-        return None
+def _write(record: Record, format: Format, *, whole: bool = False) -> None:
+    if format is Format.JSON:
+        write_bytes(msgspec.json.encode(letter_document(record)) + b"\n")
+    else:
+        print_letter(record, whole=whole)
 
 
-def _print(letter: Record) -> None:
-    found = letter_document(letter)
-    source = found["source"]
-    lines: tuple[tuple[str, object], ...] = (
-        ("came from", f"{source['topic']}-{source['partition']} offset {source['offset']}, group {found['group']}"),
-        ("died", f"{format_time(letter.timestamp_ms)} after {found['attempts']} attempts"),
-        ("error", f"{found['exception_class'] or '-'}: {printable((found['error'] or '').encode())}"),
-        ("redrives", found["redrives"] or 0),
-        ("key", printable(letter.key)),
-        ("headers", ", ".join(f"{header['name']}={header['value']}" for header in found["headers"]) or "-"),
-        ("value", printable(letter.value, VALUE_CHARACTERS)),
-    )
-    write_line(f"{letter.topic}-{letter.partition} offset {letter.offset}")
-    if found["missing"]:
-        lines = (*lines, ("missing", found["missing"]))
-    for name, value in lines:
-        write_line(f"  {name:<10} {value}")
+@app.command()
+def redrive(
+    target: Annotated[str | None, typer.Argument(metavar="GROUP|TOPIC", help="A group, or a dead-letter topic.")] = None,
+    source: Annotated[
+        str | None, typer.Option("--topic", "-t", help="Where the records came from, if a group has several.")
+    ] = None,
+    where: WhereOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    rate: Annotated[int, typer.Option("--rate", min=0, metavar="N", help="Put back N letters a second at most.")] = 0,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, metavar="N", help="Put back N letters at most.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many letters it would be.")] = False,
+    wait: Annotated[
+        bool | None, typer.Option("--follow/--no-follow", help="Wait until it is over. As it is: on a terminal.")
+    ] = None,
+    list_them: Annotated[bool, typer.Option("--list", "-l", help="List the redrives that run, and the last ones.")] = False,
+    cancel: Annotated[int | None, typer.Option("--cancel", metavar="ID", help="Stop a redrive where it is.")] = None,
+    server: ServerOption = DEFAULT_SERVER,
+    format: FormatOption = Format.TEXT,
+) -> None:
+    """Put dead letters back: the group that failed them gets them again, no other group does.
+
+    Each letter is put back once, with a fresh budget of attempts; letters redriven before are left out. The redrive goes on
+    in the broker, over restarts too, until it is done or cancelled. To go on after a cancel, start it again.
+
+    \b
+    Examples:
+      logsvc dlq redrive billing --dry-run
+      logsvc dlq redrive billing --where class=ConnectionError --since 2026-01-31T08:00:00Z
+      logsvc dlq redrive dlq.orders.billing --where partition=0 --where letter=17
+      logsvc dlq redrive billing --rate 100 --follow
+      logsvc dlq redrive --list
+      logsvc dlq redrive --cancel 3
+    """
+    chosen = parse_where(where, since, until)
+    if sum((target is not None and not list_them, list_them, cancel is not None)) != 1:
+        raise typer.BadParameter("give a group or a dead-letter topic, or --list, or --cancel ID")
+    with connect(server) as admin:
+        if cancel is not None:
+            redrives.show(admin.cancel_redrive(cancel), format)
+            return
+        if list_them:
+            redrives.show_all(admin.redrives(None if target is None else _found(admin, target)[0]), format)
+            return
+        assert target is not None, "checked above"
+        group, topic = _found(admin, target)
+        begun = admin.redrive(group, topic=source or topic, where=chosen, rate_per_s=rate, limit=limit, dry_run=dry_run)
+        waits = dry_run or (sys.stderr.isatty() if wait is None else wait)
+        if waits:
+            begun = redrives.follow(admin, begun)
+        elif begun.state == "running":
+            note(f"It goes on in the broker: logsvc dlq redrive --list, logsvc dlq redrive --cancel {begun.redrive_id}")
+        redrives.show(begun, format)
+        if waits:
+            redrives.ended(begun)
+
+
+def _found(admin: Admin, target: str) -> tuple[str, str | None]:
+    """The group that is meant, and the topic the letters came from where that is known. Raises UnknownGroup, UnknownTopic."""
+    known: list[LetterTopic] = admin.dead_letter_topics()
+    for letters in known:
+        if letters.dead_letter_topic == target:
+            return letters.group, letters.topic
+    if is_dead_letter(target) and target in {topic.topic for topic in admin.list_topics()}:
+        raise UnknownGroup(f"the group whose letters {target} holds is gone: nobody is there to handle them again")
+    return target, None
+
+
+@app.command()
+def purge(
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="A dead-letter topic.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it. Without, nothing is removed.")] = False,
+    server: ServerOption = DEFAULT_SERVER,
+    format: FormatOption = Format.TEXT,
+) -> None:
+    """Throw away all letters a dead-letter topic holds now. What is thrown away cannot be redriven.
+
+    \b
+    Examples:
+      logsvc dlq purge dlq.orders.billing --yes
+    """
+    if not is_dead_letter(topic):
+        raise UnknownTopic(f"{topic} is not a dead-letter topic; `logsvc dlq list` names those there are")
+    with connect(server) as admin:
+        if not yes:
+            letters = sum(span.end - span.start for span in find_spans(admin, [topic], Position(Kind.START)))
+            note(f"logsvc: {topic} holds {count_of(letters, 'letter')}; --yes throws them away for good")
+            raise typer.Exit(USAGE)
+        purged = admin.purge_dead_letters(topic)
+    if format is Format.JSON:
+        write_json({"topic": topic, "purged": purged})
+    else:
+        write_line(f"{count_of(purged, 'letter')} of {topic} thrown away")

@@ -9,7 +9,7 @@ NOT_FOUND = 4
 CHECK_FAILED = 5
 
 _BY_ERROR: tuple[tuple[tuple[type[errors.LogsvcError], ...], int], ...] = (
-    ((errors.UnknownTopic, errors.UnknownGroup), NOT_FOUND),
+    ((errors.UnknownTopic, errors.UnknownGroup, errors.UnknownRedrive), NOT_FOUND),
     ((errors.InvalidTopicName, errors.InvalidGroupName, errors.InvalidConfig, errors.InvalidPartitions), USAGE),
     ((errors.RequestTimeout, errors.Disconnected, errors.BufferExhausted), UNREACHABLE),
 )

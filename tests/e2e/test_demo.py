@@ -10,7 +10,7 @@ import pytest
 
 from logsvc.cli.access_log import host_of, parse, sample_lines
 from logsvc.cli.demo import DEAD_LETTERS, GROUP, TOPIC, Report
-from logsvc.cli.dlq import letter_document
+from logsvc.cli.letters import letter_document
 from logsvc.cli.positions import Kind, Position
 from logsvc.cli.reading import find_spans, read
 from logsvc.testing import embedded_broker

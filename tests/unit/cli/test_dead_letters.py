@@ -1,6 +1,6 @@
 """A dead letter as a document: our headers taken apart, the producer's own kept."""
 
-from logsvc.cli.dlq import letter_document
+from logsvc.cli.letters import letter_document
 from logsvc_client import Record
 
 HEADERS = (
