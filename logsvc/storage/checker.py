@@ -45,7 +45,11 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class PartitionReport(msgspec.Struct):
-    """What one partition folder holds. `repairs` says, in sentences, what was done."""
+    """What one partition folder holds. `repairs` says, in sentences, what was done.
+
+    `lost_offsets` are ranges, both ends included, whose records are gone: all of them, also those of `faults_omitted`, which
+    counts faults beyond `FAULTS_PER_PARTITION_MAX`.
+    """
 
     folder: str
     segments: int = 0
@@ -56,15 +60,12 @@ class PartitionReport(msgspec.Struct):
     end_offset: int = 0
     faults: list[Fault] = []
     repairs: list[str] = []
+    lost_offsets: list[tuple[int, int]] = []
+    faults_omitted: int = 0
 
     @property
     def ok(self) -> bool:
         return all(fault.kind == "torn" for fault in self.faults)
-
-    @property
-    def lost_offsets(self) -> list[tuple[int, int]]:
-        """Ranges of offsets, both ends included, whose records are gone."""
-        return [(fault.lost_first, fault.lost_last) for fault in self.faults if fault.lost_first >= 0]
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,12 @@ class PartitionChecker:
             self._fault(Fault("checkpoint", checkpoints.FILE_NAME, 0, f"the broker came upon corruption: {fault}"))
 
     def _fault(self, fault: Fault) -> None:
+        if fault.lost_first >= 0:
+            self.report.lost_offsets.append((fault.lost_first, fault.lost_last))
         if len(self.report.faults) < FAULTS_PER_PARTITION_MAX:
             self.report.faults.append(fault)
+        else:
+            self.report.faults_omitted += 1
 
     def _gap(self, following: int) -> None:
         """Offsets from the expected one up to `following` are in no segment."""

@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from logsvc.storage import checker
 from logsvc.storage.log_directory import LogDirectory
 from logsvc.storage.partition_log import PartitionState
 from logsvc.storage.verify import verify
@@ -217,6 +218,19 @@ def test_a_whole_data_folder_is_checked_and_a_running_broker_refused() -> None:
     assert report.ok
     flip(disk, f"d/b-0/{0:020d}.log", 40)
     assert [partition.ok for partition in verify(disk, "d").partitions] == [True, True, False]
+
+
+def test_every_lost_offset_is_named_even_when_faults_are_too_many_to_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checker, "FAULTS_PER_PARTITION_MAX", 3)
+    disk = new_disk()
+    filled(disk, 20, segment_bytes=1 << 20).close()
+    for position in positions(disk, FIRST)[::2]:
+        flip(disk, FIRST, position + 70)
+    report = verify(disk, FOLDER, repair=True).partitions[0]
+    assert len(report.faults) == 3
+    assert report.faults_omitted >= 7
+    assert report.lost_offsets == [(offset, offset + 1) for offset in range(0, 40, 4)]
+    assert verify(disk, FOLDER).ok
 
 
 def test_a_folder_that_holds_no_log_is_refused() -> None:
