@@ -3,14 +3,15 @@
 When what the handler calls is dead, every record fails, and a group that goes on would drain its topic into the dead letters.
 So the group pauses when too large a part of its deliveries fails, and finds out by itself when to go on:
 
-    CLOSED --- failures >= min_failures and failures / deliveries >= threshold --------------------> OPEN
+    CLOSED --- failures >= min_failures and failures / deliveries >= threshold, or a long run -----> OPEN
     OPEN ----- open_ms have passed; twice as many each time in a row, up to open_max_ms -----------> HALF_OPEN
     HALF_OPEN  a probe fails -> OPEN;   `probes` in a row succeed -> CLOSED
 
-The share is taken over the window, and over its latest part too: after a busy stretch of successes a downstream that dies is
-noticed in a tenth of the window, before anything runs out of attempts. The window is WINDOW_BUCKETS counters, so it costs the
-same however much is delivered. Failures count against their records' budgets up to the one that opens the breaker, and not
-from there until it closes.
+The share is taken over the window, and over its latest part too, so that a busy stretch of successes does not hide what came
+after it. A run of failures without a single success, RUN_FACTOR * min_failures long, opens it at once: that is a downstream
+that is gone, and at a thousand records a second even a tenth of the window would be a thousand dead letters under a policy of
+one attempt. Failures count against their records' budgets up to the one that opens the breaker, and not from there until it
+closes. The window is WINDOW_BUCKETS counters, so it costs the same however much is delivered.
 
 A probe is one record. Its kinds take turns: one that has failed is asked first, because it loses nothing; if it fails again,
 that may be its own fault, and the next probe is a record nobody has tried yet. So a run of bad records cannot hold a group
@@ -26,15 +27,19 @@ import msgspec
 from logsvc_common.errors import InvalidConfig
 
 WINDOW_BUCKETS = 10
+RUN_FACTOR = 2
 WINDOW_MS_LIMIT = 3_600_000
 OPEN_MS_LIMIT = 86_400_000
 COUNT_LIMIT = 1_000_000
 
 
 class BreakerConfig(msgspec.Struct, frozen=True, array_like=True):
-    """When a group pauses, and for how long. `threshold` is a share of deliveries, above 0 up to 1; `window_ms` what it is
-    measured over; fewer than `min_failures` never open it. `open_ms` is the first pause, `open_max_ms` the longest;
-    `probes` records in a row must succeed to go on."""
+    """When a group pauses, and for how long.
+
+    `threshold` is a share of deliveries, above 0 up to 1; `window_ms` what it is measured over; fewer than `min_failures` never
+    open it, and RUN_FACTOR times as many in a row always do. `open_ms` is the first pause, `open_max_ms` the longest; `probes`
+    records in a row must succeed to go on.
+    """
 
     enabled: bool = True
     threshold: float = 0.5
@@ -76,6 +81,7 @@ class Breaker:
         "_failures",
         "_first",
         "_repeats",
+        "_run",
         "config",
         "opened",
         "state",
@@ -104,6 +110,7 @@ class Breaker:
         self._first = bucket  # the number of the first counter
         self._deliveries = [0]
         self._failures = [0]
+        self._run = 0  # failures since the last success
 
     # Counting
 
@@ -128,6 +135,8 @@ class Breaker:
         if self.state is BreakerState.CLOSED:
             self._turn(now_ms)
             self._deliveries[-1] += count
+            if count:
+                self._run = 0
 
     def failed(self, now_ms: int) -> bool:
         """One record has failed. False when that is not to spend an attempt, because the breaker was open before."""
@@ -138,7 +147,8 @@ class Breaker:
         self._turn(now_ms)
         self._deliveries[-1] += 1
         self._failures[-1] += 1
-        if self._floods(2) or self._floods(WINDOW_BUCKETS):
+        self._run += 1
+        if self._run >= RUN_FACTOR * self.config.min_failures or self._floods(2) or self._floods(WINDOW_BUCKETS):
             self._open(now_ms)
         return True
 

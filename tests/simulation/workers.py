@@ -1,7 +1,7 @@
 """Consumers in a simulation: they follow the protocol as `docs/groups.md` says a client must, on the virtual clock.
 
-A worker is stepped by the test. Its handler says what becomes of a record by returning, by raising `HandlerError` (a failure), or
-by raising `Died`: then the process is gone, with all it knew, and nobody tells the broker. Work is handled in batches and
+A worker is stepped by the test. Its handler says what becomes of a record by returning, by raising `HandlerError` (a failure),
+or by raising `Died`: then the process is gone, with all it knew, and nobody tells the broker. Work is handled in batches and
 committed once a batch, as a fast consumer does, except where the broker asks for one record at a time.
 """
 
