@@ -105,6 +105,6 @@ class ServerSettings(BaseSettings):
     retention_check_ms: int = Field(default=60_000, ge=10, description="how often retention runs")
     disk_reserve_bytes: int = Field(default=64 << 20, description="free disk space below which writes are refused")
     shutdown_timeout_ms: int = Field(default=10_000, description="how long SIGTERM waits for requests being worked on")
-    sync_threads: int = Field(default=4, ge=1, le=64, description="threads that fsync")
+    sync_threads: int = Field(default=4, ge=2, le=64, description="threads that fsync and compact")
     log_json: bool = Field(default=False, description="log as JSON lines")
     kafka_exporter_names: bool = Field(default=False, description="serve metrics under kafka_exporter's names too")

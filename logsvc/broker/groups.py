@@ -62,7 +62,7 @@ logger = logging.getLogger(__name__)
 RETRIES_WAIT_MS_MAX = 60_000
 LOAD_BYTES = 8 << 20  # read at a time while the state is rebuilt
 # One batch holds whatever one request changes: a commit may carry many failures with their texts.
-GROUPS_TOPIC_SETTINGS = {"retention.ms": "-1", "max.message.bytes": str(64 << 20)}
+GROUPS_TOPIC_SETTINGS = {"cleanup.policy": "compact", "segment.bytes": str(16 << 20), "max.message.bytes": str(64 << 20)}
 
 
 class GroupsHandler:

@@ -18,6 +18,7 @@ from logsvc.broker.fetch import FetchHandler
 from logsvc.broker.group_commit import GroupCommit
 from logsvc.broker.groups import GroupsHandler
 from logsvc.broker.produce import ProduceHandler
+from logsvc.broker.upkeep import Upkeep
 from logsvc.clock import Clock
 from logsvc.config import ServerSettings
 from logsvc.metrics import BrokerMetrics
@@ -61,7 +62,6 @@ class Broker:
         unsaturated: Callable[[], None],
     ) -> None:
         self._settings = settings
-        self._logs = logs
         self._metrics = metrics
         self._clock = clock
         self._broker_id = broker_id
@@ -74,9 +74,10 @@ class Broker:
         group_commit = GroupCommit(
             run_in_thread,
             loop.call_soon,
-            lambda call: loop.call_soon_threadsafe(self._synced, call),
+            lambda call: loop.call_soon_threadsafe(self._from_thread, call),
             metrics.fsync_duration_seconds.observe,
         )
+        self._upkeep = Upkeep(logs, run_in_thread, lambda call: loop.call_soon_threadsafe(self._from_thread, call))
         self._appender = Appender(group_commit, self._readable, metrics.append_duration_seconds.observe)
         self._fetch = FetchHandler(logs, clock.monotonic_ms, self._count_fetched)
         self._produce = ProduceHandler(
@@ -125,7 +126,7 @@ class Broker:
         self._dispatcher.receive(peer, frames)
         self._arm()
 
-    def _synced(self, call: Callable[[], None]) -> None:
+    def _from_thread(self, call: Callable[[], None]) -> None:
         call()
         self._arm()
 
@@ -174,7 +175,7 @@ class Broker:
             self._appender.sync_due(self._clock.wall_ms())
             if monotonic_ms >= self._retention_due_ms:
                 self._retention_due_ms = monotonic_ms + self._settings.retention_check_ms
-                self._logs.apply_retention(self._clock.wall_ms())
+                self._upkeep.run(self._clock.wall_ms())
         except Exception:
             logger.exception("a timed task failed")
         self._arm()
