@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import zmq
 
-from logsvc_common.batch import Buffer, RecordData, check_crc, decode, encode, split
+from logsvc_common.batch import Buffer, Header, RecordData, check_crc, decode, encode, split
 from logsvc_common.errors import LogsvcError, from_wire
 from logsvc_common.frames import decode_body, decode_response, encode_request
 from logsvc_common.messages import (
@@ -46,6 +46,7 @@ class Stored(NamedTuple):
     timestamp_ms: int
     key: bytes | None
     value: bytes | None
+    headers: tuple[Header, ...] = ()
 
 
 class RawPeer:
@@ -146,6 +147,8 @@ class RawPeer:
                 return
             for header, batch in split(payload[0]):
                 check_crc(batch, header)
-                yield from (Stored(r.offset, r.timestamp, r.key, r.value) for r in decode(batch) if r.offset >= offset)
+                yield from (
+                    Stored(r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in decode(batch) if r.offset >= offset
+                )
                 offset = header.next_offset
         raise AssertionError(f"more than {FETCHES_MAX} fetches")
