@@ -100,7 +100,8 @@ class AsyncConsumer(ConsumerCore):
         if not 1 <= concurrency <= CONCURRENCY_MAX:
             raise InvalidConfig(f"concurrency is {concurrency}; it lies between 1 and {CONCURRENCY_MAX}")
         if retry is not None:
-            self._engine.retry = retry
+            with self._engine.lock:
+                self._engine.set_retry(retry)
         with _signals(self.stop):
             await self._run(handler, concurrency)
         await self._commit_quietly(CLOSE_TIMEOUT_SECONDS)

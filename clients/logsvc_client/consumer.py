@@ -97,7 +97,8 @@ class Consumer(ConsumerCore):
         if self._group_id is None:
             raise InvalidRequest("run needs a group: failures are kept by it")
         if retry is not None:
-            self._engine.retry = retry
+            with self._engine.lock:
+                self._engine.set_retry(retry)
         self._worker = Worker(self._handout, handler, self._news, concurrency)
         try:
             if not self._stopped:

@@ -82,6 +82,7 @@ class ConsumerCore:
                 client_id=client_id,
                 assignor=assignor,
                 session_timeout_ms=session_timeout_ms,
+                retry=retry,
             )
         fetcher = Fetcher(
             reset=auto_offset_reset,

@@ -23,7 +23,7 @@ from logsvc_client.records import TopicPartition
 from logsvc_client.redelivery import Redelivery
 from logsvc_client.transport import IDLE_MS, Transport, unreachable
 from logsvc_common.batch import Buffer
-from logsvc_common.errors import GroupError, InvalidRequest, LogsvcError, UnknownTopic, from_wire
+from logsvc_common.errors import FencedInstanceId, GroupError, InvalidRequest, LogsvcError, UnknownTopic, from_wire
 from logsvc_common.messages import (
     EARLIEST,
     Commit,
@@ -88,6 +88,13 @@ class Engine:
         self._connected = False
 
     # What users' threads call, with the lock held
+
+    def set_retry(self, retry: RetryPolicy) -> None:
+        """The policy for failures from now on."""
+        self.retry = retry
+        if self.membership is not None:
+            self.membership.set_retry(retry, self.transport.now_ms())
+            self.transport.wake()
 
     def reconcile(self) -> None:
         """Follow the group's assignment: stop with what is gone, begin with what is new."""
@@ -240,8 +247,10 @@ class Engine:
             else:
                 error = answer if isinstance(answer, LogsvcError) else InvalidRequest(f"answered with {answer!r}")
                 if membership.refused(error, now_ms):
-                    log.warning("group %s: membership lost (%s), joining again", self.group, error)
+                    log.warning("group %s: membership lost: %s", self.group, error)
                     waiters = self._lose_all()
+                    if isinstance(error, FencedInstanceId):
+                        self.error = error
                 elif not error.retriable and not isinstance(error, GroupError):
                     self.error = error
         for waiter in waiters:

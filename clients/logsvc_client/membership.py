@@ -8,6 +8,8 @@ new, and says so with its next heartbeat, which then goes out at once.
      ^                       |
      +-- fenced, unknown ----+   everything held is lost, and the member joins again
 
+A static member (`instance_id`, KIP-345) whose place another has taken is fenced for good: it does not join again.
+
 Only the answer to a heartbeat decides about membership. Another request refused for its epoch may just have crossed the
 answer that raised it: `ask_again` sends a heartbeat at once, and its answer tells.
 """
@@ -16,8 +18,16 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from logsvc_client.records import TopicPartition
-from logsvc_common.errors import FencedMemberEpoch, LogsvcError, UnknownMember
-from logsvc_common.messages import JOIN_EPOCH, LEAVE_EPOCH, GroupHeartbeat, GroupHeartbeatReply, TopicPartitions
+from logsvc_common.errors import FencedInstanceId, FencedMemberEpoch, LogsvcError, UnknownMember
+from logsvc_common.messages import (
+    JOIN_EPOCH,
+    LEAVE_EPOCH,
+    STATIC_LEAVE_EPOCH,
+    GroupHeartbeat,
+    GroupHeartbeatReply,
+    TopicPartitions,
+)
+from logsvc_common.retry import RetryPolicy
 
 RETRY_MS = 100
 REFUSED_RETRY_MS = 1_000
@@ -50,6 +60,7 @@ class Membership:
         client_id: str = "",
         assignor: str | None = None,
         session_timeout_ms: int | None = None,
+        retry: RetryPolicy | None = None,
     ) -> None:
         self.group = group
         self.member_id = member_id
@@ -61,6 +72,8 @@ class Membership:
         self._client_id = client_id
         self._assignor = assignor
         self._session_timeout_ms = session_timeout_ms
+        self._retry = retry
+        self._retry_told = False
         self._owned: frozenset[TopicPartition] = frozenset()
         self._owned_told = False
         self._in_flight = False
@@ -79,6 +92,7 @@ class Membership:
             return None
         self._in_flight = True
         joining = self.epoch == JOIN_EPOCH
+        retry = None if self._retry_told and not joining else self._retry
         return GroupHeartbeat(
             self.group,
             self.member_id,
@@ -89,6 +103,7 @@ class Membership:
             self._assignor if joining else None,
             self._session_timeout_ms if joining else None,
             None if self._owned_told and not joining else grouped(self._owned),
+            retry,
         )
 
     def answered(self, reply: GroupHeartbeatReply, sent: GroupHeartbeat, now_ms: int) -> None:
@@ -98,6 +113,7 @@ class Membership:
             return
         self.answers += 1
         self.epoch = reply.member_epoch
+        self._retry_told = self._retry_told or sent.retry == self._retry
         self._interval_ms = max(1, reply.heartbeat_interval_ms)
         self._due_ms = now_ms + self._interval_ms
         if reply.assignment is not None:
@@ -111,6 +127,10 @@ class Membership:
     def refused(self, error: LogsvcError, now_ms: int) -> bool:
         """A heartbeat ended in an error. Returns True when the membership is lost: drop everything that was held."""
         self._in_flight = False
+        if isinstance(error, FencedInstanceId):
+            # Another process has taken this member's place, and must not be pushed out again.
+            self._left = True
+            return True
         if isinstance(error, UnknownMember | FencedMemberEpoch):
             lost = self.epoch != JOIN_EPOCH
             self.reset(now_ms if lost else now_ms + REFUSED_RETRY_MS)
@@ -134,16 +154,24 @@ class Membership:
             self._owned_told = False
             self._due_ms = min(self._due_ms, now_ms)
 
+    def set_retry(self, retry: RetryPolicy, now_ms: int) -> None:
+        """The policy for records that kill this member: the broker hears of a change at once."""
+        if retry != self._retry:
+            self._retry = retry
+            self._retry_told = False
+            self._due_ms = min(self._due_ms, now_ms)
+
     def ask_again(self, now_ms: int) -> int:
         """Heartbeat at once. The verdict is there when `answers` exceeds what is returned."""
         self._due_ms = min(self._due_ms, now_ms)
         return self.answers
 
     def leave(self) -> GroupHeartbeat | None:
-        """The heartbeat that leaves; None when there is nothing to leave."""
+        """The heartbeat that leaves, a static member for a while; None when there is nothing to leave."""
         was_in = self.joined
         self._left = True
-        return GroupHeartbeat(self.group, self.member_id, LEAVE_EPOCH, self._instance_id) if was_in else None
+        epoch = LEAVE_EPOCH if self._instance_id is None else STATIC_LEAVE_EPOCH
+        return GroupHeartbeat(self.group, self.member_id, epoch, self._instance_id) if was_in else None
 
     def next_due_ms(self) -> int | None:
         """When the next heartbeat is due; None while one is under way."""

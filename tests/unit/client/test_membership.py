@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 
 from logsvc_client.membership import RETRY_MS, Membership, grouped, ungrouped
 from logsvc_client.records import TopicPartition
-from logsvc_common.errors import Disconnected, FencedMemberEpoch, GroupFull, UnknownMember
+from logsvc_common.errors import Disconnected, FencedInstanceId, FencedMemberEpoch, GroupFull, UnknownMember
 from logsvc_common.messages import GroupHeartbeat, GroupHeartbeatReply, TopicPartitions
+from logsvc_common.retry import RetryPolicy
 
 A0, A1, B0 = TopicPartition("a", 0), TopicPartition("a", 1), TopicPartition("b", 0)
 
@@ -118,6 +119,39 @@ def test_asking_for_a_verdict_sends_a_heartbeat_at_once() -> None:
     assert made.answers == before
     answer(made, heartbeat(made, 10), 11)
     assert made.answers == before + 1
+
+
+def test_static_member_says_that_it_will_be_back() -> None:
+    made = Membership("g", "m", ["a"], instance_id="worker-1")
+    answer(made, heartbeat(made, 0), 0)
+    farewell = made.leave()
+    assert farewell is not None
+    assert (farewell.member_epoch, farewell.instance_id) == (-2, "worker-1")
+
+
+def test_static_member_whose_place_was_taken_does_not_join_again() -> None:
+    made = Membership("g", "m", ["a"], instance_id="worker-1")
+    answer(made, heartbeat(made, 0), 0)
+    heartbeat(made, 1_000)
+    assert made.refused(FencedInstanceId(), 1_000)
+    assert not made.joined
+    assert made.next_heartbeat(1_000_000) is None
+    assert made.leave() is None
+
+
+def test_policy_for_records_that_kill_their_member_is_told_when_joining_and_when_it_changes() -> None:
+    first, second = RetryPolicy(max_attempts=2), RetryPolicy(max_attempts=3)
+    made = Membership("g", "m", ["a"], retry=first)
+    join = heartbeat(made, 0)
+    assert join.retry == first
+    answer(made, join, 0)
+    assert heartbeat(made, 1_000).retry is None
+    made.refused(Disconnected(), 1_000)
+    made.set_retry(second, 1_050)
+    changed = heartbeat(made, 1_050)
+    assert changed.retry == second
+    made.refused(Disconnected(), 1_050)
+    assert heartbeat(made, 2_000).retry == second  # until it is answered
 
 
 def test_leaves_once_and_only_when_it_was_in() -> None:
