@@ -18,6 +18,7 @@ from logsvc_common import messages as m
 from logsvc_common.batch import CODECS, RecordData, encode
 from logsvc_common.errors import InternalError, LogsvcError, TopicExists
 from logsvc_common.frames import decode_body, decode_response, encode_request
+from logsvc_common.messages.redrive import RedriveFilter
 from logsvc_common.retry import RetryPolicy
 from tests.e2e.raw_peer import RawPeer
 from tests.e2e.unharmed import assert_unharmed, ensure_good_topic
@@ -26,7 +27,20 @@ REQUESTS = 6_000
 SEED = 20_251
 
 TOPICS = ("orders", "events")
-TEXTS = (*TOPICS, "orders", "good", "group-1", "group-1", "group-2", "member-1", "member-2", "uniform", "range", "sticky", "")
+TEXTS = (*TOPICS, "good", "group-1", "member-1", "uniform", "range", "sticky", "")
+# What a field of that name usually holds: values that get behind the first check.
+USUAL: dict[str, tuple[Any, ...]] = {
+    "topic": TOPICS,
+    "topics": (None, ["orders"], list(TOPICS)),
+    "group": ("group-1", "group-2", "loners"),
+    "member_id": ("member-1", "member-2"),
+    "member_epoch": (m.JOIN_EPOCH, m.JOIN_EPOCH, 1, 2, m.LEAVE_EPOCH),
+    "assignor": (None, "uniform", "range", "sticky"),
+    "session_timeout_ms": (None, 10_000),
+    "partition": (0, 0, 1, 2, 3),
+    "config": ({}, {}, {"retention.ms": "86400000"}),
+    "redrive_id": (1, 2, 3),
+}
 STRANGE_TEXTS = ("../x", "__logsvc_groups", "dlq.orders.group-1", "ä\n", "x" * 300, "x" * 100_000, "\ud7ff", "None", "-1")
 NUMBERS = (0, 0, 0, 1, 1, 2, 3, 5)
 EXTREMES = (-1, -2, 100, 65_536, 1 << 31, (1 << 31) - 1, -(1 << 31), (1 << 63) - 1, -(1 << 63), 1 << 62)
@@ -43,6 +57,12 @@ class Fuzz:
     def request(self) -> m.Request:
         body = self.message(m.APIS[self.rng.choice(list(m.Api))].request)
         assert isinstance(body, m.Request)
+        if isinstance(body, m.DeleteTopic) and self.rng.random() < 0.9:
+            return m.DeleteTopic("nowhere")
+        if isinstance(body, m.GroupHeartbeat) and body.group == "loners":
+            return msgspec.structs.replace(body, group="group-1")  # so that this group stays open to those without a member
+        if isinstance(body, m.StartRedrive) and self.rng.random() < 0.7:
+            return msgspec.structs.replace(body, group="loners", topic="orders", where=RedriveFilter())
         if not isinstance(body, m.Commit | m.FetchRetries | m.GroupHeartbeat) or self.rng.random() < 0.3:
             return body
         # Drawn at random, a member's epoch is never right: mostly say what the group says, or commit as one without a member.
@@ -72,7 +92,7 @@ class Fuzz:
         if origin is dict:
             return {rng.choice(SETTINGS): self.of(inner[1]) for _ in range(rng.choice((0, 0, 1, 2)))}
         if wanted is RetryPolicy:
-            return RetryPolicy(max_attempts=rng.choice((1, 2, 5)), initial_ms=rng.choice((0, 10)), jitter=rng.random())
+            return RetryPolicy(max_attempts=rng.choice((1, 1, 2, 5)), initial_ms=rng.choice((0, 10)), jitter=rng.random())
         if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
             return self.message(wanted)
         if wanted is int:
@@ -83,9 +103,14 @@ class Fuzz:
             return rng.choice((0.0, 0.5, 1.0, -1.0, 1e308, float("inf"), float("nan")))
         return {bool: rng.random() < 0.5, type(None): None}[wanted]
 
+    def field(self, name: str, wanted: Any) -> Any:
+        if name in USUAL and self.rng.random() < 0.9:
+            return self.rng.choice(USUAL[name])
+        return self.of(wanted)
+
     def message(self, wanted: type[msgspec.Struct]) -> Any:
         hints = typing.get_type_hints(wanted, include_extras=True)
-        values = {name: self.of(hints[name]) for name in wanted.__struct_fields__}
+        values = {name: self.field(name, hints[name]) for name in wanted.__struct_fields__}
         if "max_wait_ms" in values:
             values["max_wait_ms"] = min(values["max_wait_ms"], 5)  # the test waits for every answer
         if wanted is m.CreateTopic or wanted is m.AlterTopic:
