@@ -1,4 +1,4 @@
-"""Redriving in the whole broker: exactly once for a crash at every operation of the disk, from copies, in time, and no further."""
+"""Redriving in the whole broker: exactly once for a crash at every disk operation, from copies, in time, and no further."""
 
 from collections.abc import Iterable, Sequence
 
