@@ -101,6 +101,18 @@ class FailedOffsets:
         draft.finish(offset, Event.LETTER)
         return Plan(self.committed, draft.changes, [], [])
 
+    def plan_reset(self, committed: int, *, drop_failed: bool = False) -> Plan:
+        """What it changes that reading goes on at `committed`, wherever it stands now.
+
+        What is done ahead is forgotten, and so are failures at and above it, or all of them: they are read again, or not
+        wanted. Not those whose dead letter is on its way: that cannot be taken back.
+        """
+        changes: dict[int, FailedOffset | None] = {}
+        for offset, entry in self._entries.items():
+            if entry.state is not State.DEAD_LETTERING and (drop_failed or offset >= committed or entry.state is State.DONE):
+                changes[offset] = None
+        return Plan(committed, changes, [], [])
+
     def plan_resume(self, now_ms: int) -> Plan:
         """Paused records are tried again."""
         draft = Draft(self, self.committed)

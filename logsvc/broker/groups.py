@@ -9,12 +9,12 @@ of it.
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 from logsvc.broker.appender import Appender
 from logsvc.broker.dead_letters import DeadLetterWriter
 from logsvc.broker.dispatcher import guarded
 from logsvc.broker.exchange import Exchange
+from logsvc.broker.group_admin import GroupAdmin, answer
 from logsvc.broker.group_views import GroupViews
 from logsvc.broker.parked import Parked
 from logsvc.broker.redrive import read_copies, read_letters
@@ -87,6 +87,7 @@ class GroupsHandler:
         self._stopping = False
         self._log: PartitionLog
         self.views = GroupViews(self._coordinator, logs, self._now)
+        self.admin = GroupAdmin(self._coordinator, logs, clock, metrics, self._handle)
 
     # State
 
@@ -158,24 +159,24 @@ class GroupsHandler:
 
     def heartbeat(self, exchange: Exchange[GroupHeartbeat]) -> None:
         def done(outcome: Outcome, error: LogsvcError | None) -> None:
-            _answer(exchange, outcome, error)
+            answer(exchange, outcome, error)
             self._count_rebalances(outcome)
 
         self._handle(exchange.body, done)
 
     def commit(self, exchange: Exchange[Commit]) -> None:
         def done(outcome: Outcome, error: LogsvcError | None) -> None:
-            _answer(exchange, outcome, error)
+            answer(exchange, outcome, error)
             if error is None and isinstance(outcome.reply, CommitReply):
                 self._count_failures(exchange.body, outcome.reply)
 
         self._handle(exchange.body, done)
 
     def fetch_offsets(self, exchange: Exchange[FetchOffsets]) -> None:
-        self._handle(exchange.body, partial(_answer, exchange))
+        self._handle(exchange.body, partial(answer, exchange))
 
     def redrive(self, exchange: Exchange[StartRedrive | ListRedrives | CancelRedrive]) -> None:
-        self._handle(exchange.body, partial(_answer, exchange))
+        self._handle(exchange.body, partial(answer, exchange))
 
     def fetch_retries(self, exchange: Exchange[FetchRetries]) -> None:
         wait_ms = max(0, min(exchange.body.max_wait_ms, RETRIES_WAIT_MS_MAX))
@@ -249,14 +250,6 @@ class GroupsHandler:
 def _ignore(_outcome: Outcome, error: LogsvcError | None) -> None:
     if error is not None:
         logger.error("group state could not be made durable: %s", error)
-
-
-def _answer(exchange: Exchange[Any], outcome: Outcome, error: LogsvcError | None) -> None:
-    if error is not None:
-        exchange.refuse(error)
-    else:
-        assert outcome.reply is not None, f"{exchange.api.name} has no reply"
-        exchange.reply(outcome.reply)
 
 
 def _records(log: PartitionLog) -> Iterator[StateRecord]:

@@ -12,7 +12,7 @@ hand-outs fall due again, letters are asked for again.
 
 from collections.abc import Callable, Iterable, Iterator
 
-from logsvc.coordinator import commits, membership, offsets
+from logsvc.coordinator import commits, group_admin, membership, offsets
 from logsvc.coordinator.commits import Deciding
 from logsvc.coordinator.deadletter import write_effect
 from logsvc.coordinator.events import (
@@ -25,6 +25,7 @@ from logsvc.coordinator.events import (
     LogView,
     Now,
     Outcome,
+    ResetOffsets,
     RetriesChanged,
     StateRecord,
     Tick,
@@ -46,12 +47,15 @@ from logsvc_common.messages import (
     STATIC_LEAVE_EPOCH,
     CancelRedrive,
     Commit,
+    ConfigureGroup,
+    DeleteGroup,
     FetchOffsets,
     FetchOffsetsPartition,
     FetchRetries,
     FetchRetriesReply,
     GroupHeartbeat,
     ListRedrives,
+    ResumeGroup,
     StartRedrive,
 )
 from logsvc_common.names import check_group
@@ -160,6 +164,14 @@ class Coordinator:
                 return self._redrives.cancel(event, now)
             case LettersRead():
                 return self._redrives.letters_read(event, now)
+            case ConfigureGroup():
+                return group_admin.configure(self._groups.get(event.group) or self._new_group(event.group), event)
+            case ResetOffsets():
+                return group_admin.reset(self._groups.get(event.group) or self._new_group(event.group), event, now)
+            case DeleteGroup():
+                return group_admin.delete(self._group(event.group), event)
+            case ResumeGroup():
+                return group_admin.resume(self._group(event.group), event, now)
 
     def _watch_clock(self, wall_ms: int) -> None:
         """Due times of a clock that has gone back since would be far away: look at them again."""

@@ -12,11 +12,14 @@ from logsvc_common.letters import Letter
 from logsvc_common.messages import (
     CancelRedrive,
     Commit,
+    ConfigureGroup,
+    DeleteGroup,
     FetchOffsets,
     FetchRetries,
     GroupHeartbeat,
     ListRedrives,
     Message,
+    ResumeGroup,
     StartRedrive,
 )
 
@@ -104,6 +107,16 @@ class LettersRead:
     error: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ResetOffsets:
+    """A ResetGroup whose offsets were looked up: where each partition is to be read on, within what its log holds."""
+
+    group: str
+    offsets: Sequence[tuple[TopicPartition, int]]
+    dry_run: bool = False
+    drop_failed: bool = False
+
+
 Event = (
     GroupHeartbeat
     | Commit
@@ -118,6 +131,10 @@ Event = (
     | ListRedrives
     | CancelRedrive
     | LettersRead
+    | ConfigureGroup
+    | ResetOffsets
+    | DeleteGroup
+    | ResumeGroup
 )
 
 

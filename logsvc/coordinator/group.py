@@ -152,7 +152,10 @@ class Group:
             progress = self.progress[topic, partition] = self.progress_of(topic, partition)
         value = record.value
         if record.type is RecordType.OFFSET:
-            progress.failed.set_committed(-1 if value is None else value.committed)
+            committed = -1 if value is None else value.committed
+            if committed < progress.failed.committed:
+                progress.seen = -1
+            progress.failed.set_committed(committed)
             progress.time_ms = -1 if value is None else value.time_ms
         elif record.type is RecordType.FAILURE:
             progress.failed.put(rest[0], value)

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from logsvc_common import messages as m
+from logsvc_common.breaker import BreakerConfig
 from logsvc_common.errors import UnknownTopic
 from logsvc_common.frames import decode_body, decode_request, decode_response, encode_error, encode_request, encode_response
 from logsvc_common.messages.redrive import LetterTopic, Redrive, RedriveFilter
@@ -55,6 +56,13 @@ REQUESTS: list[tuple[m.Request, list[Any]]] = [
     ),
     (m.ListGroups(), [24, 1, 7, []]),
     (m.DescribeGroup("g"), [25, 1, 7, ["g"]]),
+    (
+        m.ConfigureGroup("g", True, False, 0.25, 1_000, 5, 100, 200, 2),
+        [26, 1, 7, ["g", True, False, 0.25, 1_000, 5, 100, 200, 2]],
+    ),
+    (m.ResetGroup("g", "shift", -5, "t", [0, 1], True, True), [27, 1, 7, ["g", "shift", -5, "t", [0, 1], True, True]]),
+    (m.DeleteGroup("g"), [28, 1, 7, ["g"]]),
+    (m.ResumeGroup("g", "t", 3), [29, 1, 7, ["g", "t", 3]]),
     (
         m.StartRedrive("g", "t", WHERE, 10, 100, True, "token"),
         [30, 1, 7, ["g", "t", WHERE_WIRE, 10, 100, True, "token"]],
@@ -125,6 +133,16 @@ RESPONSES: list[tuple[m.Message, list[Any]]] = [
             [["t", 0, 5, 1, 9, 4, 1_000, "id", {"waiting": 1}]],
         ],
     ),
+    (
+        m.ConfigureGroupReply("g", BreakerConfig(True, 0.25, 1_000, 5, 100, 200, 2)),
+        ["g", [True, 0.25, 1_000, 5, 100, 200, 2]],
+    ),
+    (
+        m.ResetGroupReply([m.ResetResult(topic="t", partition=0, old_offset=7, new_offset=5, dropped=2, kept=1)]),
+        [[[0, "", "t", 0, 7, 5, 2, 1]]],
+    ),
+    (m.DeleteGroupReply("g", 4, 2), ["g", 4, 2]),
+    (m.ResumeGroupReply("g", True, 3), ["g", True, 3]),
     (m.StartRedriveReply(REDRIVE), [REDRIVE_WIRE]),
     (m.ListRedrivesReply([REDRIVE], [LetterTopic("dlq.t.g", "t", "g", 4)]), [[REDRIVE_WIRE], [["dlq.t.g", "t", "g", 4]]]),
     (m.CancelRedriveReply(REDRIVE), [REDRIVE_WIRE]),

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
+from logsvc_common.breaker import BreakerConfig
 from logsvc_common.messages import Message
 from logsvc_common.retry import RetryPolicy
 
@@ -25,6 +26,17 @@ POLICIES = st.builds(
     ordering=st.sampled_from(["key", "partition", "none"]),
 )
 
+BREAKERS = st.builds(
+    BreakerConfig,
+    enabled=st.booleans(),
+    threshold=st.floats(0.01, 1.0),
+    window_ms=st.integers(10, 3_600_000),
+    min_failures=st.integers(1, 1_000_000),
+    open_ms=st.integers(1, 10_000),
+    open_max_ms=st.integers(10_000, 86_400_000),
+    probes=st.integers(1, 1_000_000),
+)
+
 
 def of_type(wanted: Any) -> st.SearchStrategy[Any]:
     """Values of a field's type."""
@@ -41,6 +53,8 @@ def of_type(wanted: Any) -> st.SearchStrategy[Any]:
         return st.dictionaries(of_type(inner[0]), of_type(inner[1]), max_size=4)
     if wanted is RetryPolicy:
         return POLICIES
+    if wanted is BreakerConfig:
+        return BREAKERS
     if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
         return of_message(wanted)
     return {int: INT64, float: st.floats(allow_nan=False), str: TEXT, bool: st.booleans(), type(None): st.none()}[wanted]
