@@ -14,6 +14,7 @@ from typing import Self, TypeVar
 
 from logsvc_client.records import TopicPartition
 from logsvc_client.transport import DEFAULT_CALL_TIMEOUT_MS, DEFAULT_SERVER, Transport
+from logsvc_common.breaker import BreakerConfig
 from logsvc_common.errors import UnknownTopic, from_wire
 from logsvc_common.messages import (
     EARLIEST,
@@ -21,7 +22,11 @@ from logsvc_common.messages import (
     AlterTopic,
     CancelRedrive,
     CancelRedriveReply,
+    ConfigureGroup,
+    ConfigureGroupReply,
     CreateTopic,
+    DeleteGroup,
+    DeleteGroupReply,
     DeleteTopic,
     DescribeGroup,
     DescribeGroupReply,
@@ -46,7 +51,12 @@ from logsvc_common.messages import (
     Redrive,
     RedriveFilter,
     Request,
+    ResetGroup,
+    ResetGroupReply,
+    ResetResult,
     Result,
+    ResumeGroup,
+    ResumeGroupReply,
     StartRedrive,
     StartRedriveReply,
     TopicDescription,
@@ -190,6 +200,23 @@ class Admin(_Connected):
         """A group's members, and for each partition its offsets, lag and failed records. Raises UnknownGroup."""
         return self._call(DescribeGroup(check_group(group)), DescribeGroupReply)
 
+    def configure_group(self, settings: ConfigureGroup) -> BreakerConfig:
+        """Change the settings of a group that are not None; returns all of them. Raises InvalidConfig."""
+        return self._call(settings, ConfigureGroupReply).breaker
+
+    def reset_group(self, reset: ResetGroup) -> list[ResetResult]:
+        """Set where a group reads on: `ResetGroup("billing", "earliest", topic="orders", dry_run=True)`. Returns the old and the
+        new offset of each partition. Raises GroupNotEmpty while it has active members, UnknownGroup, UnknownTopic."""
+        return [checked(result) for result in self._call(reset, ResetGroupReply).results]
+
+    def delete_group(self, group: str) -> DeleteGroupReply:
+        """Forget a group. Raises GroupNotEmpty while it has active members, UnknownGroup."""
+        return self._call(DeleteGroup(check_group(group)), DeleteGroupReply)
+
+    def resume_group(self, group: str, *, topic: str | None = None, partition: int | None = None) -> ResumeGroupReply:
+        """Close a group's breaker, and let its paused records be tried again. Raises UnknownGroup."""
+        return self._call(ResumeGroup(check_group(group), topic, partition), ResumeGroupReply)
+
     def committed_offsets(
         self, group: str, partitions: Sequence[TopicPartition] | None = None
     ) -> dict[TopicPartition, FetchOffsetsResult]:
@@ -303,6 +330,22 @@ class AsyncAdmin(_Connected):
     async def describe_group(self, group: str) -> DescribeGroupReply:
         """As `Admin.describe_group`."""
         return await self._call(DescribeGroup(check_group(group)), DescribeGroupReply)
+
+    async def configure_group(self, settings: ConfigureGroup) -> BreakerConfig:
+        """As `Admin.configure_group`."""
+        return (await self._call(settings, ConfigureGroupReply)).breaker
+
+    async def reset_group(self, reset: ResetGroup) -> list[ResetResult]:
+        """As `Admin.reset_group`."""
+        return [checked(result) for result in (await self._call(reset, ResetGroupReply)).results]
+
+    async def delete_group(self, group: str) -> DeleteGroupReply:
+        """As `Admin.delete_group`."""
+        return await self._call(DeleteGroup(check_group(group)), DeleteGroupReply)
+
+    async def resume_group(self, group: str, *, topic: str | None = None, partition: int | None = None) -> ResumeGroupReply:
+        """As `Admin.resume_group`."""
+        return await self._call(ResumeGroup(check_group(group), topic, partition), ResumeGroupReply)
 
     async def committed_offsets(
         self, group: str, partitions: Sequence[TopicPartition] | None = None
