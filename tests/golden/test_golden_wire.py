@@ -24,6 +24,9 @@ WHERE_WIRE = [["part"], ["whole"], ["ValueError"], [0], [[1, 2]], [[3, 4]], [[0,
 REDRIVE = Redrive(5, "g", "t", "dlq.t.g", "running", WHERE, 10, 100, False, 9, 8, 7, 6, 1, 1_000, 2_000, "")
 REDRIVE_WIRE = [5, "g", "t", "dlq.t.g", "running", WHERE_WIRE, 10, 100, False, 9, 8, 7, 6, 1, 1_000, 2_000, ""]
 
+WHERE = m.RedriveFilter(["a"], ["b"], ["C"], [1], [(2, 3)], [(4, 5)], [(0, 1)], 6, 7)
+WHERE_WIRE = [["a"], ["b"], ["C"], [1], [[2, 3]], [[4, 5]], [[0, 1]], 6, 7]
+
 REQUESTS: list[tuple[m.Request, list[Any]]] = [
     (m.Hello("me", "logsvc/1"), [1, 1, 7, ["me", "logsvc/1"]]),
     (m.Metadata(["t"], True), [2, 1, 7, [["t"], True]]),
@@ -69,7 +72,16 @@ REQUESTS: list[tuple[m.Request, list[Any]]] = [
     ),
     (m.ListRedrives("g"), [31, 1, 7, ["g"]]),
     (m.CancelRedrive(5), [32, 1, 7, [5]]),
+    (
+        m.StartRedrive("g", "t", WHERE, 50, 100, True, "token"),
+        [30, 1, 7, ["g", "t", WHERE_WIRE, 50, 100, True, "token"]],
+    ),
+    (m.ListRedrives("g"), [31, 1, 7, ["g"]]),
+    (m.CancelRedrive(3), [32, 1, 7, [3]]),
 ]
+
+REDRIVE = m.Redrive(3, "g", "t", "dlq.t.g", "running", WHERE, 50, 100, False, 10, 5, 4, 3, 1, 1_000, 2_000, "why")
+REDRIVE_WIRE = [3, "g", "t", "dlq.t.g", "running", WHERE_WIRE, 50, 100, False, 10, 5, 4, 3, 1, 1_000, 2_000, "why"]
 
 TOPIC = m.TopicDescription(
     topic="t",
@@ -145,6 +157,9 @@ RESPONSES: list[tuple[m.Message, list[Any]]] = [
     (m.ResumeGroupReply("g", True, 3), ["g", True, 3]),
     (m.StartRedriveReply(REDRIVE), [REDRIVE_WIRE]),
     (m.ListRedrivesReply([REDRIVE], [LetterTopic("dlq.t.g", "t", "g", 4)]), [[REDRIVE_WIRE], [["dlq.t.g", "t", "g", 4]]]),
+    (m.CancelRedriveReply(REDRIVE), [REDRIVE_WIRE]),
+    (m.StartRedriveReply(REDRIVE), [REDRIVE_WIRE]),
+    (m.ListRedrivesReply([REDRIVE], [m.LetterTopic("dlq.t.g", "t", "g", 4)]), [[REDRIVE_WIRE], [["dlq.t.g", "t", "g", 4]]]),
     (m.CancelRedriveReply(REDRIVE), [REDRIVE_WIRE]),
 ]
 
