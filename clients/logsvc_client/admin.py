@@ -205,8 +205,8 @@ class Admin(_Connected):
         return self._call(settings, ConfigureGroupReply).breaker
 
     def reset_group(self, reset: ResetGroup) -> list[ResetResult]:
-        """Set where a group reads on: `ResetGroup("billing", "earliest", topic="orders", dry_run=True)`. Returns the old and the
-        new offset of each partition. Raises GroupNotEmpty while it has active members, UnknownGroup, UnknownTopic."""
+        """Set where a group reads on, as in `ResetGroup("billing", "earliest", topic="orders", dry_run=True)`. Returns the old
+        and the new offset of each partition. Raises GroupNotEmpty while it has active members, UnknownGroup, UnknownTopic."""
         return [checked(result) for result in self._call(reset, ResetGroupReply).results]
 
     def delete_group(self, group: str) -> DeleteGroupReply:

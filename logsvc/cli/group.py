@@ -1,4 +1,4 @@
-"""`logsvc group`: who reads what, how far behind, and what has failed."""
+"""`logsvc group`: who reads what, how far behind, and what has failed. The verbs that change a group are in `group_change`."""
 
 from typing import Annotated, Any
 
@@ -6,11 +6,12 @@ import typer
 
 from logsvc.cli.connect import DEFAULT_SERVER, FormatOption, ServerOption, connect
 from logsvc.cli.frame import noun
-from logsvc.cli.output import Format, write_json, write_line, write_table
+from logsvc.cli.group_change import breaker_document, configure, delete, reset, resume
+from logsvc.cli.output import Format, count_of, write_json, write_line, write_table
 from logsvc.cli.positions import format_age
-from logsvc_common.messages import DescribeGroupReply, GroupPartition, TopicPartitions
+from logsvc_common.messages import BreakerDescription, DescribeGroupReply, GroupPartition, TopicPartitions
 
-app = noun("Look at consumer groups: members, lag, failed records.")
+app = noun("Look at consumer groups and change them: members, lag, failed records, offsets, breaker.")
 
 
 @app.command("list")
@@ -27,13 +28,21 @@ def list_groups(server: ServerOption = DEFAULT_SERVER, format: FormatOption = Fo
     if format is Format.JSON:
         write_json(
             [
-                {"group": g.group, "state": g.state, "members": g.members, "topics": g.topics, "lag": g.lag, "failed": g.failed}
+                {
+                    "group": g.group,
+                    "state": g.state,
+                    "members": g.members,
+                    "topics": g.topics,
+                    "lag": g.lag,
+                    "failed": g.failed,
+                    "breaker": g.breaker,
+                }
                 for g in groups
             ]
         )
         return
-    rows = [(g.group, g.state, g.members, g.lag, g.failed, ", ".join(g.topics) or "-") for g in groups]
-    write_table(("GROUP", "STATE", "MEMBERS", "LAG", "FAILED", "TOPICS"), rows)
+    rows = [(g.group, g.state, g.members, g.lag, g.failed, g.breaker, ", ".join(g.topics) or "-") for g in groups]
+    write_table(("GROUP", "STATE", "MEMBERS", "LAG", "FAILED", "BREAKER", "TOPICS"), rows)
 
 
 @app.command()
@@ -45,12 +54,15 @@ def describe(
     """Show a group's members, and for each partition where it stands.
 
     LAG counts records between the committed offset and the end; BEHIND is the age of the first record not consumed. FAILED
-    counts failed records that are not done yet, by state.
+    counts failed records that are not done yet, by state, and the consumers that died of the partition. An isolated one is
+    handed out record by record, until the record that kills is found. The breaker is open while the group pauses because
+    too much fails.
 
     \b
     Examples:
       logsvc group describe billing
       logsvc group describe billing --format json | jq '[.partitions[].lag] | add'
+      logsvc group describe billing --format json | jq .breaker
     """
     with connect(server) as admin:
         found = admin.describe_group(group)
@@ -58,8 +70,11 @@ def describe(
         write_json(_document(found))
         return
     write_line(f"group {found.group}  state {found.state}  epoch {found.epoch}  assignor {found.assignor}")
-    members = [(m.member_id, m.client_id or "-", m.member_epoch, _partitions(m.owned)) for m in found.members]
-    write_table(("MEMBER", "CLIENT", "EPOCH", "OWNS"), members)
+    write_line(_breaker(found.breaker))
+    members = [
+        (m.member_id, m.client_id or "-", m.instance_id or "-", m.member_epoch, _partitions(m.owned)) for m in found.members
+    ]
+    write_table(("MEMBER", "CLIENT", "INSTANCE", "EPOCH", "OWNS"), members)
     rows = [
         (
             p.topic,
@@ -81,7 +96,25 @@ def _partitions(owned: list[TopicPartitions]) -> str:
 
 
 def _failed(partition: GroupPartition) -> str:
-    return ", ".join(f"{count} {state}" for state, count in sorted(partition.failed.items()) if count) or "-"
+    found = [f"{count} {state}" for state, count in sorted(partition.failed.items()) if count]
+    if partition.deaths:
+        found.append(count_of(partition.deaths, "death") + (", isolated" if partition.isolated else ""))
+    return ", ".join(found) or "-"
+
+
+def _breaker(breaker: BreakerDescription) -> str:
+    if breaker.state == "off":
+        return "breaker off"
+    text = f"breaker {breaker.state}  {breaker.failures} of {breaker.deliveries} failed in the last {_window(breaker)}"
+    if breaker.state == "open":
+        text += f"; tries again in {format_age(breaker.retry_in_ms)}"
+    if breaker.state == "half_open":
+        text += f"; {breaker.successes} of {breaker.config.probes} probes have succeeded"
+    return text
+
+
+def _window(breaker: BreakerDescription) -> str:
+    return format_age(breaker.config.window_ms)
 
 
 def _document(group: DescribeGroupReply) -> dict[str, Any]:
@@ -90,6 +123,15 @@ def _document(group: DescribeGroupReply) -> dict[str, Any]:
         "state": group.state,
         "epoch": group.epoch,
         "assignor": group.assignor,
+        "breaker": {
+            "state": group.breaker.state,
+            "deliveries": group.breaker.deliveries,
+            "failures": group.breaker.failures,
+            "retry_in_ms": group.breaker.retry_in_ms,
+            "successes": group.breaker.successes,
+            "opened": group.breaker.opened,
+            "config": breaker_document(group.breaker.config),
+        },
         "members": [
             {
                 "member_id": member.member_id,
@@ -112,7 +154,13 @@ def _document(group: DescribeGroupReply) -> dict[str, Any]:
                 "lag_ms": partition.lag_ms,
                 "member_id": partition.member_id or None,
                 "failed": partition.failed,
+                "deaths": partition.deaths,
+                "isolated": partition.isolated,
             }
             for partition in group.partitions
         ],
     }
+
+
+for _verb in (configure, reset, resume, delete):
+    app.command()(_verb)
