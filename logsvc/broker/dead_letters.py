@@ -5,11 +5,12 @@ its completion finds it instead of writing it again. It keeps the record's key, 
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from logsvc.broker.appender import Appender
 from logsvc.broker.redrive import LetterCopy, read_copies
-from logsvc.coordinator.deadletter import is_letter_for, letter
+from logsvc.coordinator.deadletter import identity, letter
 from logsvc.coordinator.events import WriteDeadLetter
 from logsvc.storage.log_directory import LogDirectory
 from logsvc.storage.partition_log import AppendResult, PartitionLog
@@ -17,6 +18,7 @@ from logsvc_common.batch import BatchHeader, RawRecord, check_crc, decode, encod
 from logsvc_common.errors import LogsvcError, OffsetOutOfRange, UnknownTopic
 
 SEARCH_BYTES = 1 << 20  # read at a time while looking for a letter
+LOOKED_MAX = 50_000  # letters remembered of a search for the next one
 
 # A letter is as large as its record, which may have come compressed, plus our headers. It stays until somebody removes it.
 DEAD_LETTER_SETTINGS = {"max.message.bytes": str(64 << 20), "retention.ms": "-1"}
@@ -31,6 +33,16 @@ class _Batch(NamedTuple):
     records: dict[int, RawRecord]
 
 
+@dataclass(slots=True)
+class _Looked:
+    """The letters of a partition from `first` up to `end`, by what they are about."""
+
+    log: PartitionLog
+    first: int
+    end: int
+    letters: dict[tuple[bytes | None, ...], int] = field(default_factory=dict)
+
+
 class DeadLetterWriter:
     """`topic_changed` is called when a dead-letter topic was made or has grown."""
 
@@ -41,7 +53,9 @@ class DeadLetterWriter:
         self._appender = appender
         self._wall_ms = wall_ms
         self._topic_changed = topic_changed
-        self._last: _Batch | None = None  # failures come in runs from one batch: decode it once
+        # Failures come in runs: the batch they are from is decoded once, and so are the letters they might be among.
+        self._last: _Batch | None = None
+        self._looked: _Looked | None = None
 
     def write(self, effect: WriteDeadLetter, written: Written) -> None:
         """Write the letter unless it is there; `written` follows, perhaps before this returns. Raises nothing."""
@@ -77,11 +91,15 @@ class DeadLetterWriter:
         return self._logs.partition(name, effect.partition)
 
     def _find(self, target: PartitionLog, effect: WriteDeadLetter) -> int | None:
-        for batch in _batches(target, max(effect.search_from, target.start_offset)):
-            for record in decode(batch):
-                if record.offset >= effect.search_from and is_letter_for(record.headers, effect):
-                    return record.offset
-        return None
+        looked = self._looked
+        if looked is None or looked.log is not target or effect.search_from < looked.first or len(looked.letters) >= LOOKED_MAX:
+            start = max(effect.search_from, target.start_offset)
+            looked = self._looked = _Looked(target, start, start)
+        for batch in _batches(target, looked.end):
+            looked.letters.update((identity(record.headers), record.offset) for record in decode(batch))
+            looked.end = parse_header(batch).next_offset
+        found = looked.letters.get(identity(effect.headers), -1)
+        return found if found >= effect.search_from else None
 
     def _failed_record(self, effect: WriteDeadLetter) -> tuple[RawRecord | LetterCopy | None, int]:
         """The record and its codec, where the group got it from: the dead letter it was redriven from, or the log."""

@@ -102,11 +102,15 @@ def letter(record: RawRecord | None, effect: WriteDeadLetter, now_ms: int) -> Re
     return RecordData(record.value, record.key, now_ms, kept)
 
 
-def is_letter_for(headers: Iterable[Header], effect: WriteDeadLetter) -> bool:
-    """True when these are the headers of the letter that `effect` asks for.
+def identity(headers: Iterable[Header]) -> tuple[bytes | None, ...]:
+    """Which failure a letter is about: the same for its headers and for those of the effect that asks for it.
 
     A record that was a dead letter before carries older headers of the same names: ours are the last.
     """
     found = dict(headers)
-    expected = dict(effect.headers)
-    return all(found.get(name) == expected[name] for name in (TOPIC, PARTITION, OFFSET, GROUP))
+    return tuple(found.get(name) for name in (TOPIC, PARTITION, OFFSET, GROUP))
+
+
+def is_letter_for(headers: Iterable[Header], effect: WriteDeadLetter) -> bool:
+    """True when these are the headers of the letter that `effect` asks for."""
+    return identity(headers) == identity(effect.headers)
