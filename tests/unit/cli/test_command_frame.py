@@ -14,8 +14,8 @@ from logsvc_common import errors
 NO_EXAMPLE_NEEDED = {("topic",), ("group",), ("dlq",), ("bench",), ()}
 VERBS = {
     "topic": ("create", "list", "describe", "alter", "delete", "trim"),
-    "group": ("list", "describe"),
-    "dlq": ("list", "show"),
+    "group": ("list", "describe", "configure", "reset", "resume", "delete"),
+    "dlq": ("list", "show", "redrive", "purge"),
     "bench": ("produce", "consume", "latency"),
 }
 
