@@ -7,15 +7,24 @@ So the group pauses when too large a part of its deliveries fails, and finds out
     OPEN ----- open_ms have passed; twice as many each time in a row, up to open_max_ms -----------> HALF_OPEN
     HALF_OPEN  a probe fails -> OPEN;   `probes` in a row succeed -> CLOSED
 
+What counts is a record's first try. The retries of records that are bad come in bursts, ahead of new ones, and all fail again:
+counted too, one bad record in a hundred would pause a group that is well. A retry that succeeds does say something.
+
 The share is taken over the window, and over its latest part too, so that a busy stretch of successes does not hide what came
 after it. A run of failures without a single success, RUN_FACTOR * min_failures long, opens it at once: that is a downstream
 that is gone, and at a thousand records a second even a tenth of the window would be a thousand dead letters under a policy of
-one attempt. Failures count against their records' budgets up to the one that opens the breaker, and not from there until it
-closes. The window is WINDOW_BUCKETS counters, so it costs the same however much is delivered.
+one attempt. Where records wait for each other, each takes all its tries before the next has its first; so retries count in a
+run too, once it has lasted for the whole window.
+
+Failures count against their records' budgets up to the one that opens the breaker, and not from there until it closes. The
+window is WINDOW_BUCKETS counters, so it costs the same however much is delivered.
 
 A probe is one record. Its kinds take turns: one that has failed is asked first, because it loses nothing; if it fails again,
 that may be its own fault, and the next probe is a record nobody has tried yet. So a run of bad records cannot hold a group
 for good. Which record it is, is up to whoever uses this module.
+
+After a pause many failed records are due at once. Until a window has passed without a failure they are handed out a few at a
+time (`allowance`), between new records: if it was they that were bad, that is no flood again.
 
 Pure: times are monotonic milliseconds and passed in.
 """
@@ -28,6 +37,7 @@ from logsvc_common.errors import InvalidConfig
 
 WINDOW_BUCKETS = 10
 RUN_FACTOR = 2
+ALLOWANCE_DIVISOR = 4  # retries in a tenth of a window, as a part of `min_failures`
 WINDOW_MS_LIMIT = 3_600_000
 OPEN_MS_LIMIT = 86_400_000
 COUNT_LIMIT = 1_000_000
@@ -36,9 +46,9 @@ COUNT_LIMIT = 1_000_000
 class BreakerConfig(msgspec.Struct, frozen=True, array_like=True):
     """When a group pauses, and for how long.
 
-    `threshold` is a share of deliveries, above 0 up to 1; `window_ms` what it is measured over; fewer than `min_failures` never
-    open it, and RUN_FACTOR times as many in a row always do. `open_ms` is the first pause, `open_max_ms` the longest; `probes`
-    records in a row must succeed to go on.
+    `threshold` is a share of first tries, above 0 up to 1; `window_ms` what it is measured over; fewer than `min_failures`
+    never open it, and RUN_FACTOR times as many in a row always do. `open_ms` is the first pause, `open_max_ms` the longest;
+    `probes` records in a row must succeed to go on.
     """
 
     enabled: bool = True
@@ -80,8 +90,12 @@ class Breaker:
         "_deliveries",
         "_failures",
         "_first",
+        "_granted",
+        "_granted_in",
         "_repeats",
         "_run",
+        "_run_since_ms",
+        "_run_tries",
         "config",
         "opened",
         "state",
@@ -95,7 +109,9 @@ class Breaker:
         self.successes = 0  # probes in a row
         self.opened = 0
         self._repeats = 0  # pauses in a row before this one
-        self._calm_ms = 0  # a closed one that opens after this begins with the first pause again
+        self._calm_ms = 0  # the end of the time after a pause; one that opens later begins with the first pause again
+        self._granted = 0
+        self._granted_in = 0  # the counter's number it is about
         self.configure(config)
 
     def configure(self, config: BreakerConfig) -> None:
@@ -103,6 +119,7 @@ class Breaker:
         self.config = config
         self._bucket_ms = config.window_ms // WINDOW_BUCKETS
         self._clear(0)
+        self._end_run()
         if not config.enabled:
             self.state = BreakerState.CLOSED
 
@@ -110,7 +127,11 @@ class Breaker:
         self._first = bucket  # the number of the first counter
         self._deliveries = [0]
         self._failures = [0]
-        self._run = 0  # failures since the last success
+
+    def _end_run(self) -> None:
+        self._run = 0  # first tries that have failed since the last success
+        self._run_tries = 0  # and all tries
+        self._run_since_ms = 0
 
     # Counting
 
@@ -136,27 +157,55 @@ class Breaker:
             self._turn(now_ms)
             self._deliveries[-1] += count
             if count:
-                self._run = 0
+                self._end_run()
 
-    def failed(self, now_ms: int) -> bool:
-        """One record has failed. False when that is not to spend an attempt, because the breaker was open before."""
+    def failed(self, now_ms: int, attempt: int = 1, *, amid_successes: bool = False) -> bool:
+        """Try number `attempt` of a record has failed. False when that is not to spend an attempt, because the breaker was open
+        before. `amid_successes`: it was reported together with records that were handled, in whichever order: no run."""
         if not self.config.enabled:
             return True
         if self.state is not BreakerState.CLOSED:
             return False
-        self._turn(now_ms)
-        self._deliveries[-1] += 1
-        self._failures[-1] += 1
-        self._run += 1
-        if self._run >= RUN_FACTOR * self.config.min_failures or self._floods(2) or self._floods(WINDOW_BUCKETS):
+        first = attempt <= 1
+        if first:
+            self._turn(now_ms)
+            self._deliveries[-1] += 1
+            self._failures[-1] += 1
+        if not amid_successes:
+            if not self._run_tries:
+                self._run_since_ms = now_ms
+            self._run += first
+            self._run_tries += 1
+        if self._is_long_run(now_ms) or (first and (self._floods(2) or self._floods(WINDOW_BUCKETS))):
             self._open(now_ms)
         return True
+
+    def _is_long_run(self, now_ms: int) -> bool:
+        long = RUN_FACTOR * self.config.min_failures
+        return self._run >= long or (self._run_tries >= long and now_ms - self._run_since_ms >= self.config.window_ms)
 
     def _floods(self, buckets: int) -> bool:
         failures = sum(self._failures[-buckets:])
         if failures < self.config.min_failures:
             return False
         return failures >= self.config.threshold * sum(self._deliveries[-buckets:])
+
+    def allowance(self, now_ms: int) -> int | None:
+        """How many retries a closed one lets out now; None for any number."""
+        if now_ms >= self._calm_ms:
+            return None
+        bucket = now_ms // self._bucket_ms
+        if bucket != self._granted_in:
+            self._granted, self._granted_in = 0, bucket
+        return max(0, max(1, self.config.min_failures // ALLOWANCE_DIVISOR) - self._granted)
+
+    def grant(self, retries: int) -> None:
+        """So many were let out."""
+        self._granted += retries
+
+    def next_allowance_ms(self, now_ms: int) -> int:
+        """When there is a new allowance."""
+        return (now_ms // self._bucket_ms + 1) * self._bucket_ms
 
     def counted(self, now_ms: int) -> tuple[int, int]:
         """Deliveries and failures in the window."""
@@ -206,4 +255,5 @@ class Breaker:
         """Go on, as if nothing had been counted."""
         self.state = BreakerState.CLOSED
         self._clear(now_ms // self._bucket_ms)
+        self._end_run()
         self._calm_ms = now_ms + self.config.window_ms

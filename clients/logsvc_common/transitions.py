@@ -16,8 +16,8 @@ from logsvc_common.retry import RetryPolicy
 
 ENTRY_ERROR_BYTES_MAX = 200  # of the error kept with an entry; a dead letter carries more
 PARTITION_LANE = "partition"
-Spends = Callable[[], bool]
-"""Asked once for each failure that takes effect: does it spend an attempt?"""
+Spends = Callable[[int], bool]
+"""Asked once for each failure that takes effect, with the number of the try that failed: does it spend an attempt?"""
 
 
 class State(StrEnum):
@@ -140,7 +140,7 @@ class Standing(Protocol):
     def entry(self, offset: int) -> FailedOffset | None: ...
 
 
-def always() -> bool:
+def always(_attempt: int) -> bool:
     """Every failure spends an attempt."""
     return True
 
@@ -197,7 +197,7 @@ class Draft:
         following = TRANSITIONS.get((state, event))
         if following is None:
             return _verdict(offset, entry, now_ms)
-        if not spends():
+        if not spends(attempts):
             attempts -= 1
             event, following = Event.SPARE, TRANSITIONS[state, Event.SPARE]
         if following is State.DONE:

@@ -92,7 +92,7 @@ def _plan(group: Group, part: CommitPartition, progress: Progress, policy: Retry
     if not part.failed:
         plan = progress.failed.plan(part, policy, given.now.wall_ms, given.unit)
     else:
-        spends = partial(flood.breaker.failed, now_ms)
+        spends = partial(flood.breaker.failed, now_ms, amid_successes=handled > 0)
         plan = progress.failed.plan(part, policy, given.now.wall_ms, given.unit, spends)
     if flood.closed:
         return plan, False
