@@ -190,7 +190,7 @@ class GroupsHandler:
         assert isinstance(reply, FetchRetriesReply)
         if not reply.results and now.monotonic_ms < deadline_ms and not self._stopping:
             look_ms = deadline_ms
-            due_ms = self._coordinator.next_due_ms(request.group, request.partitions, request.member_id)
+            due_ms = self._coordinator.next_due_ms(request, now)
             if due_ms is not None:
                 look_ms = min(look_ms, now.monotonic_ms + max(1, due_ms - now.wall_ms))
             if self._parked.add((exchange, deadline_ms), [request.group], deadline_ms=look_ms):

@@ -10,7 +10,7 @@ are in a consumer's hands, which letters are to be tried again. A restart forget
 hand-outs fall due again, letters are asked for again.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from logsvc.coordinator import commits, group_admin, membership, offsets
 from logsvc.coordinator.commits import Deciding
@@ -43,14 +43,12 @@ from logsvc_common.errors import GroupFull, UnknownGroup, UnknownMember
 from logsvc_common.messages import (
     JOIN_EPOCH,
     LEAVE_EPOCH,
-    NO_MEMBER_EPOCH,
     STATIC_LEAVE_EPOCH,
     CancelRedrive,
     Commit,
     ConfigureGroup,
     DeleteGroup,
     FetchOffsets,
-    FetchOffsetsPartition,
     FetchRetries,
     FetchRetriesReply,
     GroupHeartbeat,
@@ -294,15 +292,13 @@ class Coordinator:
         deadlines = (self._members.next_ms(), self._pauses.next_ms(), self._letters.next_ms(), self._redrives.next_ms())
         return min((at for at in deadlines if at is not None), default=None)
 
-    def next_due_ms(self, group: str, partitions: Iterable[FetchOffsetsPartition], member_id: str = "") -> int | None:
-        """Wall-clock time at which the next record of these partitions falls due; None when none will by itself.
+    def next_due_ms(self, request: FetchRetries, now: Now) -> int | None:
+        """Wall-clock time at which the next record that this request may be given falls due; None when none will by itself.
 
-        With a `member_id`, only of those it may read now: what is due for somebody else is no reason to ask again.
+        What is due for another member is no reason to ask again.
         """
-        found = self._groups.get(group)
-        if found is None:
-            return None
-        return offsets.next_due_ms(found, FetchRetries(group, member_id, NO_MEMBER_EPOCH, list(partitions)), self._limits)
+        group = self._groups.get(request.group)
+        return None if group is None else offsets.next_due_ms(group, request, now, self._limits)
 
     # Views
 

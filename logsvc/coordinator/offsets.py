@@ -121,6 +121,10 @@ def fetch_retries(group: Group, request: FetchRetries, now: Now, logs: LogView, 
     """
     member = check_committer(group, request)
     left = min(request.max_records, limits.retries_per_fetch_max)
+    breaker = group.flood.breaker
+    allowance = breaker.allowance(now.monotonic_ms) if group.flood.closed else None
+    if allowance is not None:
+        left = min(left, allowance)
     results: list[RetriesResult] = []
     full: list[TopicPartition] = []
     isolated: list[TopicPartition] = []
@@ -132,6 +136,7 @@ def fetch_retries(group: Group, request: FetchRetries, now: Now, logs: LogView, 
             if group.flood.closed:
                 alone = is_isolated(progress, limits)
                 records = progress.failed.due(now.wall_ms, left, request.poll, alone=alone)
+                breaker.grant(len(records))
             else:
                 records = progress.failed.again(request.poll)
             if records:
@@ -149,7 +154,7 @@ def fetch_retries(group: Group, request: FetchRetries, now: Now, logs: LogView, 
     return FetchRetriesReply(results, to_wire(full), to_wire(isolated))
 
 
-def next_due_ms(group: Group, request: FetchRetries, limits: CoordinatorLimits) -> int | None:
+def next_due_ms(group: Group, request: FetchRetries, now: Now, limits: CoordinatorLimits) -> int | None:
     """Wall-clock time at which asking again may give a record; None when only something that happens can bring that about."""
     if not group.flood.closed:
         return None
@@ -159,7 +164,11 @@ def next_due_ms(group: Group, request: FetchRetries, limits: CoordinatorLimits) 
         for progress in found
         if progress.suspicion is None or not (is_isolated(progress, limits) and progress.failed.in_hand())
     ]
-    return min((at for at in times if at is not None), default=None)
+    due_ms = min((at for at in times if at is not None), default=None)
+    breaker = group.flood.breaker
+    if due_ms is None or breaker.allowance(now.monotonic_ms) != 0:
+        return due_ms
+    return max(due_ms, now.wall_ms + breaker.next_allowance_ms(now.monotonic_ms) - now.monotonic_ms)
 
 
 def _probe(

@@ -169,6 +169,10 @@ class Harness:
         assert isinstance(reply, FetchRetriesReply)
         return [record for result in reply.results for record in result.records]
 
+    def next_due_ms(self, partitions: Iterable[FetchOffsetsPartition] = (), *, member: str = "") -> int | None:
+        asked = list(partitions) or [FetchOffsetsPartition("t", 0)]
+        return self.coordinator.next_due_ms(FetchRetries("g", member, NO_MEMBER_EPOCH, asked), self.now)
+
     def offsets(self, partition: int = 0) -> FetchOffsetsResult:
         reply = self.handle(FetchOffsets("g", [FetchOffsetsPartition("t", partition)])).reply
         assert isinstance(reply, FetchOffsetsReply)

@@ -146,13 +146,13 @@ def test_a_failure_comes_back_after_its_backoff_with_its_attempt() -> None:
     broker = Harness()
     verdict = broker.commit(8, failed=[failure(7, key=1)]).verdicts[0]
     assert (verdict.state, verdict.attempts, verdict.due_in_ms) == ("waiting", 1, 1_000)
-    assert broker.coordinator.next_due_ms("g", [FetchOffsetsPartition("t", 0)]) == broker.now.wall_ms + 1_000
+    assert broker.next_due_ms() == broker.now.wall_ms + 1_000
     assert broker.retries() == []
 
     broker.pass_time(1_000)
     assert broker.retries() == [DueRecord(7, 2, 1)]
     assert broker.retries() == [], "it is in hand"
-    assert broker.coordinator.next_due_ms("g", [FetchOffsetsPartition("t", 0)]) is None
+    assert broker.next_due_ms() is None
 
     assert broker.commit(done=[7]).verdicts == []
     assert broker.offsets().outstanding == []
@@ -224,8 +224,8 @@ def test_due_records_of_a_partition_that_is_being_taken_away_are_not_handed_out(
 
     assert broker.retries(member="a", epoch=1, partition=3) == []
     partitions = [FetchOffsetsPartition("t", 3)]
-    assert broker.coordinator.next_due_ms("g", partitions, "a") is None, "nothing for this member to wait for"
-    assert broker.coordinator.next_due_ms("g", partitions) is not None
+    assert broker.next_due_ms(partitions, member="a") is None, "nothing for this member to wait for"
+    assert broker.next_due_ms(partitions) is not None
 
 
 def test_retries_are_for_those_who_may_commit() -> None:
