@@ -2,14 +2,18 @@
 
 A client joins, heartbeats, reads its partitions in order, parks what must wait, fails what its handler fails, asks for
 retries, commits, sends again what was not answered, and drops everything when it is fenced. The world may lose its answers,
-let it vanish or freeze, jump the clock, restart the coordinator and hold back or repeat dead letters. What must always hold
+let it vanish, freeze or die of a record, jump the clock, restart the coordinator and hold back or repeat dead letters. It
+fails so much at times that the breaker opens, and goes on reading then, which a good client would not. What must always hold
 is asserted where it happens, in the coordinator's terms: an outcome counts when a commit that carries it was accepted.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from logsvc.coordinator.events import DeadLetterFailed, DeadLetterWritten, Now, WriteDeadLetter
+from logsvc.coordinator.limits import CoordinatorLimits
 from logsvc_common.errors import GroupError
 from logsvc_common.messages import (
     JOIN_EPOCH,
@@ -50,6 +54,7 @@ class Reading:
     tracked: dict[int, int]  # offsets it must not read from the log again, and their keys
     blocking: set[int]  # those that later records of their key wait behind
     in_hand: dict[int, int] = field(default_factory=dict)  # retries it was given, and their attempt
+    isolated: bool = False  # it says before each record that it will try that one
 
 
 @dataclass
@@ -73,7 +78,8 @@ class Client:
 class World:
     def __init__(self, policy: RetryPolicy) -> None:
         self.policy = policy
-        self.broker = Harness(partitions=PARTITIONS)
+        # Isolated after one death already: two in a row of one partition are too seldom here.
+        self.broker = Harness(partitions=PARTITIONS, limits=CoordinatorLimits(suspect_deaths=1))
         self.broker.logs = FakeLogs(t=[0] * PARTITIONS)
         self.broker.coordinator = self.broker._fresh()
         self.clients: dict[str, Client] = {}
@@ -85,6 +91,9 @@ class World:
         self.asked: list[WriteDeadLetter] = []
         self.handed_out = 0
         self.epochs = 0
+        self.deaths = 0
+        self.charged = 0  # deaths that were those of one record
+        self.pauses = 0
 
     # The coordinator's side
 
@@ -99,8 +108,13 @@ class World:
         self.take_effects()
 
     def pass_time(self, ms: int) -> None:
+        before = [self.recorded(partition) for partition in range(PARTITIONS)]
         self.broker.pass_time(ms)
         self.take_effects()
+        for partition in range(PARTITIONS):
+            self.charged += before[partition][1] != self.recorded(partition)[1]
+            self.note_outcomes(partition, before[partition])
+            self.committed[partition] = max(self.committed[partition], self.recorded(partition)[0])
 
     def jump_clock(self, ms: int) -> None:
         now = self.broker.now
@@ -143,6 +157,7 @@ class World:
             topics=["t"] if joins else None,
             session_timeout_ms=SESSION_MS if joins else None,
             owned=owned,
+            retry=self.policy if joins else None,
         )
         try:
             reply = self.broker.handle(request).reply
@@ -178,6 +193,7 @@ class World:
                 max(0, result.committed),
                 {entry.offset: entry.key_hash or 0 for entry in result.outstanding},
                 {entry.offset for entry in result.outstanding if entry.state in BLOCKING},
+                isolated=result.isolated,
             )
             client.report_owned = True
 
@@ -211,12 +227,46 @@ class World:
             if self.policy.ordering == "partition" and (blocked or failed):
                 position = offset
                 break
+            if reading.isolated:
+                # One at a time: what was read before it goes with the commit that says which it is.
+                if failed or not self.attempt(client, CommitPartition("t", partition, offset, [], parked), offset):
+                    position = offset
+                    break
+                parked, count = [], 0
             self.handle_record(client, partition, offset)
             if fails(offset):
                 failed.append(self.failure(partition, offset, 1))
                 blocked.add(key_of(offset))
+            if count == 0:
+                break
+        if client.readings.get(partition) is not reading:
+            return
         part = CommitPartition("t", partition, -1 if ahead else position, failed, parked)
         self.commit(client, part, lost=lost)
+
+    def attempt(self, client: Client, part: CommitPartition, offset: int) -> bool:
+        """Say that this record is tried next; False when it must not be."""
+        reading = client.readings[part.partition]
+        self.commit(client, replace(part, attempting=offset, attempting_key_hash=key_of(offset)), lost=False)
+        return client.readings.get(part.partition) is reading
+
+    def die(self, client: Client, partition: int) -> None:
+        """The handler ends the process, with the next new record in its hands."""
+        reading = client.readings.get(partition)
+        if reading is None or client.unanswered is not None:
+            return
+        offset, end = reading.position, self.broker.logs.topics["t"][partition]
+        blocked = {reading.tracked[blocking] for blocking in reading.blocking}
+        waits = self.policy.ordering == "partition" if blocked else False
+        if offset >= end or offset in reading.tracked or key_of(offset) in blocked or waits:
+            return
+        if reading.isolated and not self.attempt(client, CommitPartition("t", partition, offset), offset):
+            return
+        self.handle_record(client, partition, offset)
+        if reading.isolated:
+            self.handler_failures[partition, offset] = self.handler_failures.get((partition, offset), 0) + 1
+        self.deaths += 1
+        client.gone = True
 
     def retry(self, client: Client, partition: int, fails: Callable[[int], bool], *, lost_poll: bool, lost: bool) -> None:
         partition = partition if client.polled is None else client.polled
@@ -235,6 +285,7 @@ class World:
         client.poll += 1
         client.polled = None
         assert isinstance(reply, FetchRetriesReply)
+        reading.isolated = bool(reply.isolated)
         for result in reply.results:
             for record in result.records:
                 assert record.attempt <= self.policy.max_attempts
@@ -246,12 +297,14 @@ class World:
         done: list[int] = []
         failed: list[Failure] = []
         for offset, attempt in sorted(reading.in_hand.items()):
+            if reading.isolated and (done or failed or not self.attempt(client, CommitPartition("t", partition), offset)):
+                break
             self.handle_record(client, partition, offset)
             if fails(offset):
                 failed.append(self.failure(partition, offset, attempt))
             else:
                 done.append(offset)
-        if done or failed:
+        if (done or failed) and client.readings.get(partition) is reading:
             self.commit(client, CommitPartition("t", partition, -1, failed, [], done), lost=lost)
 
     def failure(self, partition: int, offset: int, attempt: int) -> Failure:
@@ -289,6 +342,8 @@ class World:
             return
         client.unanswered = None
         reading = client.readings[part.partition]
+        reading.isolated = result.isolated
+        self.pauses += result.full
         reading.position = max(reading.position, part.offset)
         for parked in part.parked:
             reading.tracked[parked.offset] = parked.key_hash

@@ -68,6 +68,10 @@ class GroupMachine(RuleBasedStateMachine):
     def vanish(self, name: str) -> None:
         self.world.client(name).gone = True
 
+    @rule(name=names, partition=partitions)
+    def die(self, name: str, partition: int) -> None:
+        self.world.die(self.world.client(name), partition)
+
     @rule(name=names)
     def start_over(self, name: str) -> None:
         self.world.client(name).drop_everything()

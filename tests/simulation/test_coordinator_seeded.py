@@ -46,9 +46,11 @@ def step(world: World, random: Random, failing: float) -> None:
         world.leave(client)
     elif what < 0.950:
         client.gone = True
-    elif what < 0.955:
+    elif what < 0.953:
         client.drop_everything()
-    elif what < 0.97:
+    elif what < 0.968:
+        world.die(client, partition)
+    elif what < 0.978:
         world.jump_clock(random.choice((-3_600_000, -500, 500, 3_600_000)))
     else:
         world.restart()
@@ -86,3 +88,6 @@ def test_the_worlds_above_do_what_they_are_for() -> None:
     assert sum(len(world.handled) for world in worlds) > 500
     assert sum(world.handed_out for world in worlds) > 200
     assert max(world.epochs for world in worlds) > 5
+    assert sum(world.deaths for world in worlds) > 10
+    assert sum(world.charged for world in worlds) > 2
+    assert sum(world.pauses for world in worlds) > 10
