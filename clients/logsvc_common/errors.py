@@ -115,6 +115,12 @@ class OutOfOrderSequence(RequestError):
     code = 45
 
 
+class DuplicateSequence(RequestError):
+    """A batch of an idempotent producer that is in the log already, from longer ago than the broker remembers where."""
+
+    code = 46
+
+
 class InvalidProducerEpoch(RequestError):
     """A batch from an older life of this producer."""
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from logsvc.storage.checkpoint import ProducerBatch, ProducerEntry
 from logsvc_common.batch import BatchHeader
-from logsvc_common.errors import InvalidProducerEpoch, OutOfOrderSequence
+from logsvc_common.errors import DuplicateSequence, InvalidProducerEpoch, OutOfOrderSequence
 
 BATCHES_REMEMBERED = 5
 PRODUCERS_MAX = 10_000
@@ -40,7 +40,8 @@ class ProducerState:
     def check(self, header: BatchHeader) -> Duplicate | None:
         """None when the batch is the next one, Duplicate when it is there already.
 
-        Raises InvalidProducerEpoch for an older epoch than known, OutOfOrderSequence when batches before it are missing.
+        Raises InvalidProducerEpoch for an older epoch than known, OutOfOrderSequence when batches before it are missing,
+        DuplicateSequence for one that was written so long ago that its offsets are forgotten.
         """
         entry = self._entries.get(header.producer_id)
         if entry is None:
@@ -58,6 +59,9 @@ class ProducerState:
                 return Duplicate(batch.first_offset, batch.last_offset)
         expected = (entry.batches[-1].last_sequence + 1) & _SEQUENCE_MASK
         if first != expected:
+            # Sequences wrap: what is less than half the circle behind is old, the rest is ahead.
+            if (expected - first) & _SEQUENCE_MASK <= _SEQUENCE_MASK // 2:
+                raise DuplicateSequence(f"producer {header.producer_id} sent sequence {first} again, expected {expected}")
             raise OutOfOrderSequence(f"producer {header.producer_id} sent sequence {first}, expected {expected}")
         return None
 

@@ -3,7 +3,7 @@
 import pytest
 
 from logsvc.storage import producer_state
-from logsvc_common.errors import InvalidProducerEpoch, OutOfOrderSequence
+from logsvc_common.errors import DuplicateSequence, InvalidProducerEpoch, OutOfOrderSequence
 from tests.storage_support import FOLDER, append, new_disk, open_log
 
 
@@ -25,8 +25,19 @@ def test_only_the_last_five_batches_are_remembered() -> None:
     log = open_log(new_disk())
     for number in range(6):
         send(log, 2 * number)
-    with pytest.raises(OutOfOrderSequence, match="expected 12"):
+    with pytest.raises(DuplicateSequence, match="sequence 0 again, expected 12"):
         send(log, 0)
+
+
+def test_old_and_ahead_are_told_apart_where_sequences_wrap() -> None:
+    log = open_log(new_disk())
+    last = 2**31 - 2
+    send(log, last)  # two records: the next sequence is 0
+    with pytest.raises(DuplicateSequence):
+        send(log, last - 2)
+    with pytest.raises(OutOfOrderSequence):
+        send(log, 2)
+    assert send(log, 0).base_offset == 2
 
 
 def test_a_gap_is_refused_until_the_missing_batch_comes() -> None:
@@ -41,7 +52,7 @@ def test_a_gap_is_refused_until_the_missing_batch_comes() -> None:
 def test_a_batch_cut_otherwise_is_no_duplicate() -> None:
     log = open_log(new_disk())
     send(log, 0, count=3)
-    with pytest.raises(OutOfOrderSequence):
+    with pytest.raises(DuplicateSequence):
         send(log, 0, count=2)
 
 
