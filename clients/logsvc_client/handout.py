@@ -45,7 +45,7 @@ class Handout:
         self._due: list[PartitionProgress] = []
         self._runs: list[Run] = []
         self._given: dict[PartitionFetch, tuple[int, int]] = {}  # version and offset up to which the user was given all
-        self._given_due: dict[tuple[TopicPartition, int], PartitionProgress] = {}
+        self._given_due: dict[tuple[TopicPartition, int], tuple[PartitionProgress, Record]] = {}
         self._one_by_one = False
         self.cursor = -1  # iteration: how many of the list have been given to the user, or parked; -1: all
         self.restless = False  # records taken must be looked at again before they are handled
@@ -226,7 +226,7 @@ class Handout:
                 if tp in engine.revoking:
                     engine.revoking[tp].abandon(record.offset)
                 return engine.group is None
-            if progress.is_redelivered(record.offset):
+            if progress.is_redelivered(record):
                 return True
             if not (progress.has_handed(record.offset) if self._one_by_one else record.offset < partition.position):
                 return False  # It was given back, and is read again.
@@ -260,7 +260,7 @@ class Handout:
     def _note_given(self, count: int) -> None:
         """The user was given the first `count` of the list."""
         for progress, record in zip(self._due[:count], self._list, strict=False):
-            self._given_due[progress.tp, record.offset] = progress
+            self._given_due[progress.tp, record.offset] = (progress, record)
         for run in self._runs:
             if run.end <= count:
                 self._given[run.partition] = (run.version, run.next_offset)
@@ -273,10 +273,10 @@ class Handout:
             progress = assigned.get(partition.tp)
             if progress is not None and partition.version == version:
                 progress.advance(offset)
-        for (tp, offset), progress in self._given_due.items():
-            if assigned.get(tp) is progress and progress.is_redelivered(offset):
-                progress.finish(offset)
-                self._engine.update_held(tp)
+        for progress, record in self._given_due.values():
+            if assigned.get(progress.tp) is progress and progress.is_redelivered(record):
+                progress.finish(record)
+                self._engine.update_held(progress.tp)
         self._given, self._given_due = {}, {}
 
     # One by one
@@ -288,7 +288,7 @@ class Handout:
         with engine.lock:
             progress = engine.progress.get(tp) or engine.revoking.get(tp)
             if progress is not None:
-                progress.finish(record.offset)
+                progress.finish(record)
                 if progress.urgent or tp in engine.revoking:
                     engine.update_held(tp)
                     engine.transport.wake()

@@ -57,7 +57,7 @@ class PartitionProgress:
         self._outstanding: dict[int, int | None] = {}
         self._lanes: dict[int, int] = {}  # how many outstanding records each key has
         self._ahead: set[int] = set()
-        self._redelivered: dict[int, int] = {}  # offset -> attempt, of those in the user's hands
+        self._redelivered: dict[int, Record] = {}  # by offset, in the user's hands or on their way there
         self._handed: deque[int] = deque()  # new records in the user's hands, one by one (`run`)
         self._abandoned: set[int] = set()  # those of them that go back
         self._finished: set[int] = set()  # those of them that are finished while an earlier one is not
@@ -116,12 +116,12 @@ class PartitionProgress:
 
     # What happens to records
 
-    def redeliver(self, offset: int, attempt: int, key_hash: int | None, position: int) -> None:
+    def redeliver(self, record: Record, key_hash: int | None, position: int) -> None:
         """The broker has handed out a failed or parked record again; reading stands at `position`."""
-        self._add_outstanding(offset, key_hash)
-        self._redelivered[offset] = attempt
-        if offset >= position:
-            self._ahead.add(offset)
+        self._add_outstanding(record.offset, key_hash)
+        self._redelivered[record.offset] = record
+        if record.offset >= position:
+            self._ahead.add(record.offset)
 
     def hand_out(self, offset: int) -> None:
         """A new record goes to the user one by one; `finish`, `fail`, `park` or `skip` will be called for it."""
@@ -131,13 +131,15 @@ class PartitionProgress:
         """A new record that `skips` says is not to be handed out."""
         self._pass(offset)
 
-    def finish(self, offset: int) -> None:
+    def finish(self, record: Record) -> None:
         """A redelivered record, or one handed out one by one, was handled."""
-        if self._redelivered.pop(offset, None) is None:
-            self._pass(offset)
-        else:
-            self._done.append(offset)
-            self._remove_outstanding(offset)
+        held = self._redelivered.get(record.offset)
+        if held is None:
+            self._pass(record.offset)
+        elif held.attempt == record.attempt:
+            del self._redelivered[record.offset]
+            self._done.append(record.offset)
+            self._remove_outstanding(record.offset)
 
     def _pass(self, offset: int) -> None:
         """A record handed out one by one is out of the user's hands: progress goes up to the first that is not."""
@@ -162,9 +164,12 @@ class PartitionProgress:
     def fail(self, record: Record, error: str, exception_class: str, stacktrace: str) -> None:
         """A record in the user's hands has failed."""
         offset = record.offset
+        held = self._redelivered.get(offset)
+        if held is not None and held.attempt != record.attempt:
+            return  # A late word about an earlier try: the next one is on its way to the user.
+        self._redelivered.pop(offset, None)
         key_hash = None if record.key is None else murmur2(record.key)
-        attempt = self._redelivered.pop(offset, record.attempt)
-        self._failed[offset] = Failure(offset, error, exception_class, stacktrace, key_hash, attempt)
+        self._failed[offset] = Failure(offset, error, exception_class, stacktrace, key_hash, record.attempt)
         self._add_outstanding(offset, key_hash)
         self._pass(offset)
 
@@ -176,9 +181,12 @@ class PartitionProgress:
         self._add_outstanding(record.offset, key_hash)
         self._pass(record.offset)
 
-    def is_redelivered(self, offset: int) -> bool:
-        """True for a redelivered record in the user's hands."""
-        return offset in self._redelivered
+    def is_redelivered(self, record: Record) -> bool:
+        """True for this very redelivery of a record, while its verdict is missing.
+
+        Not for an earlier one: a record may fail, and come back, while the user still has others of the same list.
+        """
+        return self._redelivered.get(record.offset) is record
 
     def has_handed(self, offset: int) -> bool:
         """True for a new record handed out one by one whose verdict is missing."""

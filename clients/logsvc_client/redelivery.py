@@ -99,9 +99,9 @@ class Redelivery:
                 for raw in decode(piece):
                     entry = due.pop(raw.offset, None)
                     if entry is not None:
-                        progress.redeliver(raw.offset, entry.attempt, entry.key_hash, partition.position)
                         headers = tuple(raw.headers)
                         record = Record(*tp, raw.offset, raw.timestamp, raw.key, raw.value, headers, entry.attempt)
+                        progress.redeliver(record, entry.key_hash, partition.position)
                         self.due.append((progress, record))
         except LogsvcError as error:
             engine.error = type(error)(f"{names([tp])}, records due again: {error}")

@@ -64,10 +64,10 @@ def play(world: World, actions: list[tuple[object, ...]]) -> None:
 
 @pytest.mark.parametrize("one_by_one", [True, False], ids=["run", "iteration"])
 @pytest.mark.parametrize("ordering", ["key", "partition", "none"])
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
-    actions=st.lists(ACTIONS, max_size=80),
-    fails=st.dictionaries(OFFSETS, st.integers(1, 4), max_size=6),
+    actions=st.lists(ACTIONS, min_size=15, max_size=80),
+    fails=st.dictionaries(OFFSETS, st.integers(1, 4), min_size=3, max_size=10),
 )
 def test_every_record_is_handled_or_dead_lettered_in_order(
     ordering: str, one_by_one: bool, actions: list[tuple[object, ...]], fails: dict[tuple[int, int], int]

@@ -77,11 +77,11 @@ def test_parked_record_keeps_its_key_waiting_after_the_first_is_done() -> None:
     made = at(0)
     fail(made, record(2, b"k"))
     made.park(record(4, b"k"))
-    made.redeliver(2, 2, murmur2(b"k"), 10)
-    made.finish(2)
+    made.redeliver(record(2, b"k", 2), murmur2(b"k"), 10)
+    made.finish(record(2, b"k", 2))
     assert made.waits(b"k")
-    made.redeliver(4, 1, murmur2(b"k"), 10)
-    made.finish(4)
+    made.redeliver(record(4, b"k"), murmur2(b"k"), 10)
+    made.finish(record(4, b"k"))
     assert not made.waits(b"k")
     commit = made.take_commit()
     assert commit is not None
@@ -119,15 +119,30 @@ def test_verdict_does_not_end_a_failure_that_came_after_it() -> None:
 
 def test_redelivered_record_that_fails_again_says_which_attempt() -> None:
     made = at(5)
-    made.redeliver(2, 3, None, 5)
-    assert made.is_redelivered(2)
-    fail(made, record(2, attempt=3))
-    assert not made.is_redelivered(2)
-    made.finish(2)  # settling in bulk comes after: it does not make it done
+    again = record(2, attempt=3)
+    made.redeliver(again, None, 5)
+    assert made.is_redelivered(again)
+    fail(made, again)
+    assert not made.is_redelivered(again)
+    made.finish(again)  # settling in bulk comes after: it does not make it done
     commit = made.take_commit()
     assert commit is not None
     assert [(f.offset, f.attempt) for f in commit.failed] == [(2, 3)]
     assert commit.done == []
+
+
+def test_late_word_about_an_earlier_try_says_nothing_about_the_one_on_its_way() -> None:
+    made = at(5)
+    first, second = record(2, attempt=2), record(2, attempt=3)
+    made.redeliver(first, None, 5)
+    fail(made, first)
+    made.take_commit()
+    made.redeliver(second, None, 5)
+    made.finish(first)
+    fail(made, first)
+    assert not made.is_redelivered(first)
+    assert made.is_redelivered(second)
+    assert made.take_commit() is None
 
 
 def test_records_failed_or_done_ahead_of_the_committed_offset_are_skipped_when_read() -> None:
@@ -143,8 +158,8 @@ def test_records_failed_or_done_ahead_of_the_committed_offset_are_skipped_when_r
 
 def test_record_done_by_redelivery_before_it_was_read_is_not_read_again() -> None:
     made = at(0)
-    made.redeliver(4, 2, None, 2)
-    made.finish(4)
+    made.redeliver(record(4, attempt=2), None, 2)
+    made.finish(record(4, attempt=2))
     assert made.skips(4)
 
 
@@ -152,13 +167,13 @@ def test_progress_one_by_one_stops_at_the_first_unfinished_record() -> None:
     made = at(0)
     for offset in (0, 1, 2, 5):
         made.hand_out(offset)
-    made.finish(1)
-    made.finish(2)
+    made.finish(record(1))
+    made.finish(record(2))
     assert made.handled == 0
     assert made.in_hand
-    made.finish(0)
+    made.finish(record(0))
     assert made.handled == 5  # what lies between was not handed out
-    made.finish(5)
+    made.finish(record(5))
     assert made.handled == 6
     assert not made.in_hand
 
@@ -169,7 +184,7 @@ def test_failed_and_parked_records_count_as_passed_one_by_one() -> None:
         made.hand_out(offset)
     fail(made, record(0, b"k"))
     made.park(record(1, b"k"))
-    made.finish(2)
+    made.finish(record(2))
     assert made.handled == 3
     assert not made.in_hand
 
@@ -178,21 +193,22 @@ def test_abandoned_record_is_never_passed() -> None:
     made = at(0)
     for offset in (0, 1, 2):
         made.hand_out(offset)
-    made.finish(0)
+    made.finish(record(0))
     made.abandon(1)
-    made.finish(2)
+    made.finish(record(2))
     assert made.handled == 1
     assert not made.in_hand
 
 
 def test_record_removed_by_retention_can_only_fail() -> None:
     made = at(5)
-    made.redeliver(2, 2, 9, 5)
+    again = record(2, attempt=2)
+    made.redeliver(again, 9, 5)
     made.missing([(2, 2, 9)])
     commit = made.take_commit()
     assert commit is not None
     assert [(f.offset, f.attempt, f.exception_class) for f in commit.failed] == [(2, 2, "OffsetOutOfRange")]
-    assert not made.is_redelivered(2)
+    assert not made.is_redelivered(again)
 
 
 def test_first_position_is_committed_so_that_it_holds() -> None:

@@ -34,6 +34,6 @@ def test_whatever_the_order_all_are_passed_at_the_end_and_nothing_is_left_in_han
         elif what == "skip":
             progress.skip(offset)
         else:
-            progress.finish(offset)
+            progress.finish(record(offset))
     assert progress.handled == 4
     assert not progress.in_hand
