@@ -33,6 +33,7 @@ def test_codes_below_a_thousand_are_kafkas() -> None:
         "InvalidConfig": 40,
         "InvalidRequest": 42,
         "OutOfOrderSequence": 45,
+        "DuplicateSequence": 46,
         "InvalidProducerEpoch": 47,
         "StorageFailed": 56,
         "GroupNotEmpty": 68,
