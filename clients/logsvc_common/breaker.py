@@ -23,8 +23,8 @@ A probe is one record. Its kinds take turns: one that has failed is asked first,
 that may be its own fault, and the next probe is a record nobody has tried yet. So a run of bad records cannot hold a group
 for good. Which record it is, is up to whoever uses this module.
 
-After a pause many failed records are due at once. Until a window has passed without a failure they are handed out a few at a
-time (`allowance`), between new records: if it was they that were bad, that is no flood again.
+After a pause many failed records are due at once. For a window they are handed out a few at a time (`allowance`), between new
+records: a downstream that has just come back is not given everything at once.
 
 Pure: times are monotonic milliseconds and passed in.
 """
