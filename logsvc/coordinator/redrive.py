@@ -102,7 +102,7 @@ class Redrives:
     def _all(self) -> Iterator[tuple[int, str, RedriveTask]]:
         for name, group in self._groups.items():
             yield from ((redrive_id, name, task) for redrive_id, task in group.redrives.items())
-        yield from ((redrive_id, group, task) for redrive_id, (group, task) in self._dry_runs.items())
+        yield from ((redrive_id, name, task) for redrive_id, (name, task) in self._dry_runs.items() if name in self._groups)
 
     def _task_of(self, redrive_id: int, run: _Run) -> RedriveTask | None:
         """What is recorded of a redrive; None when it is not running, or its group is gone."""
@@ -251,6 +251,7 @@ class Redrives:
             group, task = run.group, self._task_of(redrive_id, run)
             if task is None:
                 self._forget(redrive_id)  # its start was never recorded, or its group is gone
+                self._dry_runs.pop(redrive_id, None)
                 continue
             # Should nothing come of it, because the disk is full, it is tried again.
             self._timers.set(redrive_id, now.monotonic_ms + REFUSED_RETRY_MS)

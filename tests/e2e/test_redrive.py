@@ -1,5 +1,6 @@
 """Ten thousand dead letters redriven through a real broker: cancelled half way, gone on with after a restart, and run again."""
 
+import asyncio
 import threading
 import time
 from collections import Counter
@@ -7,9 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 
+import pytest
+
 from logsvc.testing import embedded_broker
-from logsvc_client import Admin, Consumer, Producer, Record, Redrive, RetryPolicy
-from logsvc_common.errors import UnknownGroup
+from logsvc_client import Admin, AsyncAdmin, Consumer, Producer, Record, Redrive, RedriveFilter, RetryPolicy
+from logsvc_common.errors import UnknownGroup, UnknownRedrive, UnknownTopic
 from logsvc_common.messages import ConfigureGroup
 
 TOPIC, GROUP, OTHER = "orders", "billing", "audit"
@@ -65,13 +68,13 @@ def wait(reached: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)
 
 
-def settled(admin: Admin, group: str) -> bool:
+def settled(admin: Admin, group: str, records: int = RECORDS) -> bool:
     """The group has read everything and no failure is unfinished."""
     try:
         found = admin.describe_group(group)
     except UnknownGroup:
         return False
-    return sum(part.committed for part in found.partitions) == RECORDS and not any(part.failed for part in found.partitions)
+    return sum(part.committed for part in found.partitions) == records and not any(part.failed for part in found.partitions)
 
 
 def over(admin: Admin, redrive: Redrive) -> Redrive:
@@ -80,6 +83,40 @@ def over(admin: Admin, redrive: Redrive) -> Redrive:
 
     wait(lambda: state().state != "running", "the redrive")
     return state()
+
+
+async def redrive_by_hand(server: str) -> None:
+    async with AsyncAdmin(server) as admin:
+        assert (await admin.redrive(GROUP, where=RedriveFilter(exception_classes=["Other"]))).total == 3
+        slow = await admin.redrive(GROUP, topic=TOPIC, rate_per_s=1)
+        assert (await admin.cancel_redrive(slow.redrive_id)).state == "cancelled"
+        for _ in range(1_000):
+            found = await admin.redrives(GROUP)
+            if found[0].state != "running":
+                break
+            await asyncio.sleep(0.01)
+        assert [redrive.state for redrive in found] == ["done", "cancelled"]
+        assert [letters.dead_letter_topic for letters in await admin.dead_letter_topics()] == [f"dlq.{TOPIC}.{GROUP}"]
+        assert await admin.purge_dead_letters(f"dlq.{TOPIC}.{GROUP}") == 3
+        assert (await admin.redrive(GROUP)).total == 0
+        for topic in (TOPIC, f"dlq.{TOPIC}.nobody"):
+            with pytest.raises(UnknownTopic):
+                await admin.purge_dead_letters(topic)
+        with pytest.raises(UnknownRedrive):
+            await admin.cancel_redrive(99)
+
+
+def test_the_async_admin_has_the_same_verbs() -> None:
+    with embedded_broker(http_port=-1) as broker, Admin(broker.server) as admin:
+        admin.create_topic(TOPIC)
+        with Producer(broker.server) as producer:
+            for n in (0, 3, 6):
+                producer.send(TOPIC, b"%d" % n)
+        worker = Worker()
+        worker.broken = True
+        with running(broker.server, GROUP, worker):
+            wait(lambda: settled(admin, GROUP, 3), "three letters")
+        asyncio.run(redrive_by_hand(broker.server))
 
 
 def test_ten_thousand_letters_cancelled_half_way_and_gone_on_with() -> None:

@@ -18,6 +18,7 @@ from logsvc_common.letters import Letter
 from logsvc_common.messages import (
     CancelRedrive,
     CancelRedriveReply,
+    DeleteGroup,
     DueRecord,
     LetterTopic,
     ListRedrives,
@@ -74,6 +75,10 @@ class Redriving(Harness):
     def step(self, *letters: Letter, upto: int | None = None) -> list[object]:
         (read,) = self.reads()
         return self.answer(read, *letters, upto=upto)
+
+    def step_all(self, *letters: Letter) -> None:
+        for read in self.reads():
+            self.answer(read, *letters, upto=read.from_offset + 1)
 
 
 class TestStarting:
@@ -311,8 +316,10 @@ class TestOneAfterTheOther:
         broker.start()
         (read,) = broker.reads()
         assert read.from_offset == 3
+        assert [record.offset for record in broker.retries()] == [0, 1, 2]
+        broker.commit(done=[0, 1, 2])
         broker.answer(read, letter(5, 5), letter(2, 2))
-        assert [record.offset for record in broker.retries()] == [0, 1, 2, 5]
+        assert [record.offset for record in broker.retries()] == [5]
         assert broker.listing().letters == [LetterTopic(LETTERS, "t", "g", 4)]
 
     def test_two_at_once_share_the_letters(self) -> None:
@@ -359,6 +366,16 @@ class TestRemembering:
         assert len(broker.written) == written
         broker.restart()
         assert broker.listing().redrives == []
+
+    def test_deleting_the_group_ends_its_redrives(self) -> None:
+        broker = Redriving()
+        broker.start(rate_per_s=1)
+        broker.start(dry_run=True)
+        broker.step_all(letter(0, 0))
+        broker.handle(DeleteGroup("g"))
+        assert broker.listing() == ListRedrivesReply([], [])
+        assert broker.reads(10_000) == []
+        assert list(broker.coordinator.snapshot()) == []
 
     @pytest.mark.parametrize("topic", ["t", LETTERS])
     def test_deleting_a_topic_ends_its_redrives_and_forgets_its_marks(self, topic: str) -> None:
