@@ -5,9 +5,11 @@ records. They wait in `due` for the user, who gets them ahead of new ones.
 """
 
 import logging
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from logsvc_client.fetcher import names
@@ -25,6 +27,8 @@ log = logging.getLogger(__name__)
 WAIT_MS = 1_000  # how long the broker may hold the request
 BUFFERED_MAX = 500  # records waiting for the user; with so many, no more are asked for
 BACKOFF_MS = 200
+
+_offset_of = attrgetter("offset")
 
 
 class Redelivery:
@@ -93,16 +97,21 @@ class Redelivery:
             log.warning("%s: records due again cannot be read: %s", names([tp]), result.error_message)
             return
         due = {record.offset: record for record in result.records}
+        offsets = sorted(due)
         try:
             for header, piece in split(data):
                 check_crc(piece, header)
-                for raw in decode(piece):
-                    entry = due.pop(raw.offset, None)
-                    if entry is not None:
-                        headers = tuple(raw.headers)
-                        record = Record(*tp, raw.offset, raw.timestamp, raw.key, raw.value, headers, entry.attempt)
-                        progress.redeliver(record, entry.key_hash, partition.position)
-                        self.due.append((progress, record))
+                raws = decode(piece)
+                # Of thousands of records in a batch, few are due: they are looked up.
+                for offset in offsets[bisect_left(offsets, header.base_offset) : bisect_left(offsets, header.next_offset)]:
+                    at = bisect_left(raws, offset, key=_offset_of)
+                    if at == len(raws) or raws[at].offset != offset or offset not in due:
+                        continue
+                    raw, entry = raws[at], due.pop(offset)
+                    headers = tuple(raw.headers)
+                    record = Record(*tp, offset, raw.timestamp, raw.key, raw.value, headers, entry.attempt)
+                    progress.redeliver(record, entry.key_hash, partition.position)
+                    self.due.append((progress, record))
         except LogsvcError as error:
             engine.error = type(error)(f"{names([tp])}, records due again: {error}")
             return
