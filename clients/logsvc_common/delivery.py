@@ -8,7 +8,7 @@ a hand-out is not a failure: after a restart or a change of owner it is simply d
     NEW              park -> PARKED    fail -> WAITING     budget spent -> DEAD_LETTERING, PAUSED or DONE
     WAITING, PARKED  deliver -> DELIVERED    done -> DONE
     DELIVERED        release -> what it was    fail -> WAITING    done -> DONE    budget spent -> as for NEW
-    DEAD_LETTERING   letter -> DONE    PAUSED   resume -> WAITING
+    DEAD_LETTERING   letter -> DONE    PAUSED   resume -> WAITING    DONE   redrive -> WAITING
 
 `logsvc_common.transitions.TRANSITIONS` is the whole of it.
 
