@@ -42,6 +42,10 @@ class _Looked:
     end: int
     letters: dict[tuple[bytes | None, ...], int] = field(default_factory=dict)
 
+    def serves(self, search_from: int) -> bool:
+        """False when a search has to begin before these, or when there are many and it could do with fewer."""
+        return self.first == search_from or (self.first < search_from and len(self.letters) < LOOKED_MAX)
+
 
 class DeadLetterWriter:
     """`topic_changed` is called when a dead-letter topic was made or has grown."""
@@ -92,7 +96,7 @@ class DeadLetterWriter:
 
     def _find(self, target: PartitionLog, effect: WriteDeadLetter) -> int | None:
         looked = self._looked
-        if looked is None or looked.log is not target or effect.search_from < looked.first or len(looked.letters) >= LOOKED_MAX:
+        if looked is None or looked.log is not target or not looked.serves(effect.search_from):
             start = max(effect.search_from, target.start_offset)
             looked = self._looked = _Looked(target, start, start)
         for batch in _batches(target, looked.end):

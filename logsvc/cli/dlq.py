@@ -218,7 +218,7 @@ def redrive(
     limit: Annotated[int, typer.Option("--limit", "-n", min=0, metavar="N", help="Put back N letters at most.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many letters it would be.")] = False,
     wait: Annotated[
-        bool | None, typer.Option("--follow/--no-follow", help="Wait until it is over. As it is: on a terminal.")
+        bool | None, typer.Option("--follow/--no-follow", help="Wait until it is over. On a terminal it does.")
     ] = None,
     list_them: Annotated[bool, typer.Option("--list", "-l", help="List the redrives that run, and the last ones.")] = False,
     cancel: Annotated[int | None, typer.Option("--cancel", metavar="ID", help="Stop a redrive where it is.")] = None,
