@@ -162,7 +162,7 @@ def reset(
         (r.topic, r.partition, r.old_offset if r.old_offset >= 0 else "-", r.new_offset, r.dropped, r.kept) for r in results
     ]
     write_table(("TOPIC", "PARTITION", "FROM", "TO", "DROPPED", "KEPT"), rows)
-    note(f"{count_of(len(results), 'partition')} {'would be' if dry_run else 'are'} reset")
+    note(f"{'would reset' if dry_run else 'reset'} {count_of(len(results), 'partition')}")
 
 
 def _reset_document(result: ResetResult) -> dict[str, object]:
