@@ -15,6 +15,7 @@ from logsvc.coordinator.membership import find_member
 from logsvc.coordinator.state_log import Member, failure_record, group_record, intent_record, offset_record, suspect_record
 from logsvc.coordinator.suspects import is_isolated
 from logsvc_common.breaker import BreakerState
+from logsvc_common.delivery import State
 from logsvc_common.errors import FencedMemberEpoch, GroupNotEmpty
 from logsvc_common.messages import (
     NO_MEMBER_EPOCH,
@@ -201,7 +202,7 @@ def _is_probing(group: Group, logs: LogView, limits: CoordinatorLimits) -> bool:
     if flood.failed_probe is not None:
         partition, offset = flood.failed_probe
         progress = group.progress.get(partition)
-        if progress is not None and offset in progress.failed.in_hand():
+        if progress is not None and progress.failed.state(offset) is State.DELIVERED:
             return True
         flood.failed_probe = None
     if flood.fresh_probe is not None:
