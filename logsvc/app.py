@@ -149,7 +149,7 @@ class App:
             for topic in self._logs.topics.values()
             for log in topic.partitions
         ]
-        return StateSample(partitions=partitions, groups=self._broker.groups.views.samples())
+        return StateSample(partitions=partitions, groups=self._broker.groups.samples())
 
     def _health(self) -> Health:
         degraded = []

@@ -9,10 +9,11 @@ of it.
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 from logsvc.broker.appender import Appender
 from logsvc.broker.dead_letters import DeadLetterWriter
-from logsvc.broker.dispatcher import guarded
+from logsvc.broker.dispatcher import Handler, guarded
 from logsvc.broker.exchange import Exchange
 from logsvc.broker.group_admin import GroupAdmin, answer
 from logsvc.broker.group_views import GroupViews
@@ -38,12 +39,13 @@ from logsvc.coordinator.events import (
 )
 from logsvc.coordinator.state_log import RecordType
 from logsvc.coordinator.state_log import decode as decode_state
-from logsvc.metrics import BrokerMetrics
+from logsvc.metrics import BrokerMetrics, GroupSample
 from logsvc.storage.log_directory import LogDirectory
 from logsvc.storage.partition_log import PartitionLog
 from logsvc_common.batch import RecordData, check_crc, decode, encode, parse_header, split
-from logsvc_common.errors import LogsvcError, OffsetOutOfRange, UnknownTopic
+from logsvc_common.errors import CorruptBatch, LogsvcError, OffsetOutOfRange, PartitionCorrupt, UnknownTopic
 from logsvc_common.messages import (
+    Api,
     CancelRedrive,
     Commit,
     CommitReply,
@@ -66,7 +68,7 @@ GROUPS_TOPIC_SETTINGS = {"cleanup.policy": "compact", "segment.bytes": str(16 <<
 
 
 class GroupsHandler:
-    """Everything that has to do with groups. `load` first; `views` answers what operators ask."""
+    """Everything that has to do with groups. `load` first, then `handlers` are ready."""
 
     def __init__(
         self,
@@ -85,14 +87,58 @@ class GroupsHandler:
         self._letters = DeadLetterWriter(logs, appender, clock.wall_ms, self.topics_changed)
         self._parked: Parked[str, tuple[Exchange[FetchRetries], int]] = Parked()
         self._stopping = False
+        self._unavailable: LogsvcError | None = None
         self._log: PartitionLog
-        self.views = GroupViews(self._coordinator, logs, self._now)
-        self.admin = GroupAdmin(self._coordinator, logs, clock, metrics, self._handle)
+        self._views = GroupViews(self._coordinator, logs, self._now)
+        self._admin = GroupAdmin(self._coordinator, logs, clock, metrics, self._handle)
 
     # State
 
     def load(self) -> None:
-        """Rebuild the state from its log, making that on the first start, and take up what was left undone."""
+        """Rebuild the state from its log, making that on the first start, and take up what was left undone.
+
+        When the log cannot be read whole, topics are served all the same, and whatever has to do with groups is refused
+        with the reason: half a state would hand out again what is done.
+        """
+        try:
+            self._load()
+        except LogsvcError as error:
+            why = f"groups are not served, their log {GROUPS_TOPIC} cannot be read: {error.message}"
+            if isinstance(error, CorruptBatch | PartitionCorrupt):
+                self._unavailable = PartitionCorrupt(f"{why}; stop the broker and run: logsvc verify DATA_DIR --repair")
+            else:
+                self._unavailable = type(error)(why)
+            logger.error("%s", self._unavailable)
+
+    def handlers(self) -> dict[Api, Handler]:
+        """What to do for each api of groups; all refuse while the groups are not served."""
+        handlers: dict[Api, Handler] = {
+            Api.GROUP_HEARTBEAT: self.heartbeat,
+            Api.COMMIT: self.commit,
+            Api.FETCH_OFFSETS: self.fetch_offsets,
+            Api.FETCH_RETRIES: self.fetch_retries,
+            Api.LIST_GROUPS: self._views.list_groups,
+            Api.DESCRIBE_GROUP: self._views.describe_group,
+            Api.CONFIGURE_GROUP: self._admin.configure,
+            Api.RESET_GROUP: self._admin.reset,
+            Api.DELETE_GROUP: self._admin.delete,
+            Api.RESUME_GROUP: self._admin.resume,
+            Api.START_REDRIVE: self.redrive,
+            Api.LIST_REDRIVES: self.redrive,
+            Api.CANCEL_REDRIVE: self.redrive,
+        }
+        return {api: partial(self._if_served, handler) for api, handler in handlers.items()}
+
+    def _if_served(self, handler: Handler, exchange: Exchange[Any]) -> None:
+        if self._unavailable is not None:
+            raise self._unavailable
+        handler(exchange)
+
+    def samples(self) -> list[GroupSample]:
+        """Every group for the metrics; none while the groups are not served."""
+        return [] if self._unavailable is not None else self._views.samples()
+
+    def _load(self) -> None:
         if GROUPS_TOPIC not in self._logs.topics:
             self._logs.create_topic(GROUPS_TOPIC, 1, GROUPS_TOPIC_SETTINGS, internal=True)
         self._log = self._logs.partition(GROUPS_TOPIC, 0)
@@ -145,6 +191,8 @@ class GroupsHandler:
 
     def _by_itself(self, event: Event) -> None:
         """Handle an event that nobody waits for."""
+        if self._unavailable is not None:
+            return
         try:
             self._handle(event, self._told_by_itself)
         except LogsvcError as error:

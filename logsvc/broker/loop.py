@@ -105,19 +105,7 @@ class Broker:
             Api.PRODUCE: self._produce.handle,
             Api.FETCH: self._fetch.handle,
             Api.LIST_OFFSETS: self._admin.list_offsets,
-            Api.GROUP_HEARTBEAT: self.groups.heartbeat,
-            Api.COMMIT: self.groups.commit,
-            Api.FETCH_OFFSETS: self.groups.fetch_offsets,
-            Api.FETCH_RETRIES: self.groups.fetch_retries,
-            Api.LIST_GROUPS: self.groups.views.list_groups,
-            Api.DESCRIBE_GROUP: self.groups.views.describe_group,
-            Api.CONFIGURE_GROUP: self.groups.admin.configure,
-            Api.RESET_GROUP: self.groups.admin.reset,
-            Api.DELETE_GROUP: self.groups.admin.delete,
-            Api.RESUME_GROUP: self.groups.admin.resume,
-            Api.START_REDRIVE: self.groups.redrive,
-            Api.LIST_REDRIVES: self.groups.redrive,
-            Api.CANCEL_REDRIVE: self.groups.redrive,
+            **self.groups.handlers(),
         }
 
     def load(self) -> None:

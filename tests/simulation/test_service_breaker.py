@@ -122,7 +122,7 @@ def listed_breaker(service: SimulatedService) -> str:
 
 def breaker_gauge(service: SimulatedService) -> float:
     metrics = BrokerMetrics()
-    state = StateSample(groups=service.broker.groups.views.samples())
+    state = StateSample(groups=service.broker.groups.samples())
     lines = metrics.render(state)[0].decode().splitlines()
     return float(next(line.split()[-1] for line in lines if line.startswith('logsvc_breaker_open{group="g"}')))
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from logsvc.testing.simulated_disk import Operation, SimulatedCrash
 from logsvc_common.batch import RecordData, decode, encode, split
-from logsvc_common.errors import DiskFull, LogsvcError, OffsetOutOfRange, StorageFailed, from_wire
+from logsvc_common.errors import DiskFull, LogsvcError, OffsetOutOfRange, PartitionCorrupt, StorageFailed, from_wire
 from logsvc_common.messages import (
     Commit,
     CommitPartition,
@@ -20,6 +20,7 @@ from logsvc_common.messages import (
     FetchOffsetsReply,
     FetchPartition,
     FetchReply,
+    ListGroups,
     Produce,
     ProducePartition,
     ProduceReply,
@@ -208,3 +209,23 @@ def test_whatever_was_acknowledged_is_there_after_any_mix_of_crashes(script: lis
             service = service.power_cut()
         assert values(service) == acked
         assert max(0, committed(service)) == done
+
+
+def test_when_the_groups_log_cannot_be_read_topics_are_served_and_groups_refused_with_the_reason() -> None:
+    service = started()
+    produce(service, b"before")
+    commit(service, 1)
+    path = "/data/__logsvc_groups-0/00000000000000000000.log"
+    content = bytearray(service.disk.content(path))
+    service.logs.close()
+    content[30] ^= 0xFF  # within the first of several batches: nothing torn, but rot
+    service.disk.set_content(path, bytes(content) + bytes(content))
+
+    reborn = SimulatedService(2, service.disk.kill(), service.time)
+    assert produce(reborn, b"after") == 1
+    assert values(reborn) == [b"before", b"after"]
+    with pytest.raises(PartitionCorrupt, match="groups are not served"):
+        reborn.ask(FetchOffsets("billing"))
+    with pytest.raises(PartitionCorrupt, match="verify"):
+        reborn.ask(ListGroups())
+    assert reborn.broker.groups.samples() == []
