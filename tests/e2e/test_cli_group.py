@@ -133,6 +133,7 @@ class TestConfigure:
         assert logsvc.json("group", "configure", "setup") == off
         assert logsvc.json("group", "describe", "setup")["breaker"]["state"] == "off"
         assert "breaker off" in logsvc("group", "describe", "setup").out.decode()
+        assert {group["group"]: group["breaker"] for group in logsvc.json("group", "list")}["setup"] == "off"
         back = logsvc.json("group", "configure", "setup", "--defaults", "--breaker-probes", "5")
         assert (back["breaker"]["threshold"], back["breaker"]["enabled"], back["breaker"]["probes"]) == (0.5, True, 5)
 
