@@ -68,7 +68,7 @@ class Engine:
         self.group = group
         self.retry = retry
         self.on_news: Callable[[], None] = lambda: None  # called without the lock when `take` may have something to do
-        self.on_lost: Callable[[], None] = lambda: None  # called with the lock: what was handed out is somebody else's now
+        self.on_changed: Callable[[], None] = lambda: None  # called with the lock: not all handed out may be begun any more
         self.progress: dict[TopicPartition, PartitionProgress] = {}
         self.revoking: dict[TopicPartition, PartitionProgress] = {}
         self.error: LogsvcError | None = None  # for the user's next call
@@ -122,12 +122,16 @@ class Engine:
             self.fetcher.add(tp, self.fetcher.start_anywhere())
 
     def update_held(self, tp: TopicPartition) -> None:
-        """Whether new records of a partition may be read and handed out has perhaps changed."""
+        """Whether, and how, new records of a partition may be read and handed out has perhaps changed."""
         partition, progress = self.fetcher.partitions.get(tp), self.progress.get(tp)
         if partition is not None and progress is not None:
             held = progress.full or (self.retry.ordering == "partition" and progress.failing)
             if held != partition.held:
                 partition.set_held(held)
+                self.on_changed()
+            if progress.isolated != partition.isolated:
+                self.fetcher.set_isolated(partition, progress.isolated)
+                self.on_changed()
 
     def commit(self) -> "Future[None]":
         """Commit all that is settled; the future ends when the broker has it."""
@@ -260,7 +264,7 @@ class Engine:
     def _lose_all(self) -> list["Future[None]"]:
         """Everything held is somebody else's now. Returns whoever waits for a commit that will not be."""
         assert self._commits is not None
-        self.on_lost()
+        self.on_changed()
         for tp in list(self.fetcher.partitions):
             self.fetcher.remove(tp)
         self.progress.clear()
@@ -324,7 +328,7 @@ class Engine:
             interval_ms = self._commit_interval_ms
             timely = interval_ms is not None and now_ms >= self._commit_at_ms
             everything = self._all_progress()
-            if timely or self._commit_waiters or self.revoking or any(progress.urgent for progress in everything):
+            if timely or self._commit_waiters or self.revoking or any(p.urgent or p.names_next for p in everything):
                 if timely:
                     self._commit_at_ms = now_ms + (interval_ms or 0)
                 waiters, self._commit_waiters = self._commit_waiters, []

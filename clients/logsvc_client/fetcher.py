@@ -60,6 +60,7 @@ class PartitionFetch:
         "held",
         "high_watermark",
         "in_flight",
+        "isolated",
         "locating",
         "paused",
         "position",
@@ -83,6 +84,7 @@ class PartitionFetch:
         self.in_flight = False
         self.paused = False
         self.held = False  # failures are at their cap, or the partition waits behind one
+        self.isolated = False  # its records are handed out one at a time, by `isolation`
         self.retry_at_ms = 0
         self.error: LogsvcError | None = None
         self.high_watermark = -1
@@ -129,6 +131,13 @@ class PartitionFetch:
         self._touched(self)
         return chunk
 
+    def pass_decoded(self) -> None:
+        """The next decoded record has been handed out, or is not to be."""
+        self.position = self.decoded[self.decoded_at].offset + 1
+        self.decoded_at += 1
+        if self.decoded_at == len(self.decoded):
+            self.decoded, self.decoded_at = [], 0
+
     @property
     def readable(self) -> bool:
         """True when records can be handed out now."""
@@ -157,6 +166,7 @@ class Fetcher:
         missing_is_error: bool,
     ) -> None:
         self.partitions: dict[TopicPartition, PartitionFetch] = {}
+        self.isolated: dict[PartitionFetch, None] = {}
         self._reset = reset
         self._max_wait_ms = max_wait_ms
         self._min_bytes = min_bytes
@@ -189,6 +199,14 @@ class Fetcher:
         if partition.chunks:
             self._readable[partition] = None
 
+    def set_isolated(self, partition: PartitionFetch, isolated: bool) -> None:
+        """By the group: records of this partition are read ahead as ever, but `next_readable` gives it only to be decoded."""
+        partition.isolated = isolated
+        if isolated:
+            self.isolated[partition] = None
+        else:
+            self.isolated.pop(partition, None)
+
     def start_anywhere(self) -> int:
         """Where to begin where nothing else is said. Raises NoOffset when that is an error."""
         if self._reset == "error":
@@ -199,6 +217,7 @@ class Fetcher:
         """Stop with a partition."""
         partition = self.partitions.pop(tp, None)
         if partition is not None:
+            self.isolated.pop(partition, None)
             partition.locate(COMMITTED)  # Whatever is still under way for it finds another version.
 
     def unlocated(self, *starts: int) -> list[PartitionFetch]:
@@ -335,7 +354,7 @@ class Fetcher:
         """A partition that has records to hand out; they take turns."""
         found, empty = None, []
         for partition in self._readable:
-            if partition.readable:
+            if partition.readable and not (partition.isolated and partition.decoded_at < len(partition.decoded)):
                 found = partition
                 break
             if partition.decoded_at == len(partition.decoded) and not partition.chunks:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from logsvc_client.engine import Engine
 from logsvc_client.fetcher import Chunk, PartitionFetch
+from logsvc_client.isolation import SHARED_TURN, Isolation
 from logsvc_client.progress import PartitionProgress
 from logsvc_client.records import Record, TopicPartition
 from logsvc_common.batch import check_crc, decode_into
@@ -42,7 +43,8 @@ class Handout:
 
     def __init__(self, engine: Engine, *, settle_on_take: bool) -> None:
         self._engine = engine
-        engine.on_lost = self.unsettle
+        engine.on_changed = self.unsettle
+        self._isolation = Isolation(engine)
         self._settle_on_take = settle_on_take
         self._list: list[Record] = []  # what was taken last: first the redelivered records, then the runs
         self._due: list[PartitionProgress] = []
@@ -82,7 +84,13 @@ class Handout:
             if 0 <= self.cursor < len(self._list) and self._keep_rest(self.cursor):
                 self.cursor = -1 if len(self._list) <= records_max else records_max
                 return self._list[:records_max]
-            records = self._take_due(records_max, one_by_one)
+            alone: list[Record] = []
+            if self._isolation.busy:
+                alone = self._take_alone(one_by_one)
+                records_max = min(records_max, SHARED_TURN)
+            records = alone or self._take_due(records_max, one_by_one)
+        if alone:
+            return records
         while len(records) < records_max:
             with engine.lock:
                 partition = engine.fetcher.next_readable()
@@ -100,8 +108,26 @@ class Handout:
                     partition.decoded, partition.decoded_at = decoded, 0
                     if not decoded and chunk is not None:
                         partition.position = chunk.header.next_offset  # Compaction has left an empty batch.
-                self._hand_out(partition, records, records_max, one_by_one)
+                if partition.isolated:
+                    self._isolation.plan(one_by_one=one_by_one)
+                else:
+                    self._hand_out(partition, records, records_max, one_by_one)
         return records
+
+    def _take_alone(self, one_by_one: bool) -> list[Record]:
+        """The record of an isolated partition that may be handed out now, and nothing else with it."""
+        if not one_by_one:
+            self._isolation.all_over()
+        taken = self._isolation.take(one_by_one=one_by_one)
+        if taken is None:
+            return []
+        self._list, self._due, self._runs, self.cursor = [taken.record], [], [], -1
+        if not one_by_one:
+            if taken.partition is None:
+                self._due.append(taken.progress)
+            else:
+                self._runs.append(Run(taken.partition, taken.version, taken.record.offset + 1, 0, 1))
+        return self._list
 
     def _keep_rest(self, count: int) -> bool:
         """An iteration was left: what it was not given comes next, unless it is stale. False when nothing is left."""
@@ -189,26 +215,22 @@ class Handout:
 
     def _admitted(self, progress: PartitionProgress, handed: list[Record]) -> list[Record]:
         keyed = self._engine.retry.ordering == "key"
-        admitted = []
-        for record in handed:
-            if progress.skips(record.offset):
-                progress.skip(record.offset)
-                continue
-            if keyed and progress.waits(record.key):
-                progress.park(record)
-            else:
-                admitted.append(record)
+        admitted = [record for record in handed if not progress.sort_out(record, keyed=keyed)]
         if progress.urgent:
             self._engine.transport.wake()
         return admitted
 
     def _take_due(self, records_max: int, one_by_one: bool) -> list[Record]:
-        records: list[Record] = []
+        records = self._isolation.released(records_max) if one_by_one else []
         self._list, self._due, self._runs, self.cursor = records, [], [], -1
         due = self._engine.redelivery.due
-        while due and len(records) < records_max:
+        for _ in range(len(due)):
+            if len(records) >= records_max:
+                break
             progress, record = due.popleft()
-            if self._engine.progress.get(progress.tp) is progress:
+            if progress.isolated:
+                due.append((progress, record))
+            elif self._engine.progress.get(progress.tp) is progress:
                 records.append(record)
                 if not one_by_one:
                     self._due.append(progress)
@@ -229,18 +251,37 @@ class Handout:
                 if tp in engine.revoking:
                     engine.revoking[tp].abandon(record.offset)
                 return engine.group is None
+            alone = self._isolation.holds(record)
             if progress.is_redelivered(record):
+                if self._one_by_one and progress.isolated and not alone:
+                    self._isolation.defer(progress, record)
+                    return False
                 return True
             if not (progress.has_handed(record.offset) if self._one_by_one else record.offset < partition.position):
                 return False  # It was given back, and is read again.
             if engine.retry.ordering == "partition" and progress.failing:
                 self._give_back(progress, partition, record.offset)
+                self._isolation.over(record)
+                return False
+            if not alone and self._must_wait(progress, record):
+                if self._one_by_one:
+                    self._isolation.defer(progress, record)
+                else:
+                    self._give_back(progress, partition, record.offset)
                 return False
             if engine.retry.ordering == "key" and progress.waits(record.key):
                 progress.park(record)
+                self._isolation.over(record)
                 engine.transport.wake()
                 return False
+            progress.deferred.pop(record.offset, None)
             return True
+
+    def _must_wait(self, progress: PartitionProgress, record: Record) -> bool:
+        """New records of a partition that is full or isolated are not begun, nor those behind one of their key that was not."""
+        return (
+            progress.full or progress.isolated or (self._engine.retry.ordering == "key" and progress.waits_for_deferred(record))
+        )
 
     def _give_back(self, progress: PartitionProgress, partition: PartitionFetch, offset: int) -> None:
         """The partition waits behind a failure: what was taken beyond it is read again when it is done."""
@@ -258,6 +299,8 @@ class Handout:
                 self._note_given(len(self._list) if self.cursor < 0 else self.cursor)
             elif self.cursor > 0:
                 self._note_given(self.cursor - 1)
+            if not self._one_by_one:
+                self._isolation.all_over()
             self._settle()
 
     def _note_given(self, count: int) -> None:
@@ -292,6 +335,7 @@ class Handout:
             progress = engine.progress.get(tp) or engine.revoking.get(tp)
             if progress is not None:
                 progress.finish(record)
+                self._isolation.over(record)
                 if progress.urgent or tp in engine.revoking:
                     engine.update_held(tp)
                     engine.transport.wake()
@@ -308,6 +352,7 @@ class Handout:
             if progress is None:
                 return  # The partition is another member's: it gets the record too.
             progress.fail(record, message, exception_class, stacktrace)
+            self._isolation.over(record)
             self.unsettle()
             engine.update_held(tp)
             engine.transport.wake()

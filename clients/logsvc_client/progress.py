@@ -8,6 +8,9 @@ Order. `outstanding` holds the records that failed or were parked and are not do
 that key are parked behind it (`ordering=key`); under `partition` the partition is held. Redelivered records come from the
 broker, which keeps the order among them.
 
+Isolated (a record of the partition seems to kill its consumers): the one record that is to be handed out next is named to the
+broker beforehand, as `attempting` of a commit, and may be handed out when that commit's answer is there (`allowed`).
+
 `_ahead` holds offsets not passed yet that must not be handed out when they are read: they were finished ahead of the
 committed offset, or are outstanding and come by redelivery.
 """
@@ -30,6 +33,9 @@ class PartitionProgress:
     __slots__ = (
         "_abandoned",
         "_ahead",
+        "_attempting_hash",
+        "_attempting_sent",
+        "_attempting_untold",
         "_committing",
         "_done",
         "_failed",
@@ -40,8 +46,12 @@ class PartitionProgress:
         "_parked",
         "_redelivered",
         "_told",
+        "allowed",
+        "attempting",
+        "deferred",
         "full",
         "handled",
+        "isolated",
         "tp",
     )
 
@@ -49,6 +59,12 @@ class PartitionProgress:
         self.tp = tp
         self.handled = handled
         self.full = False  # the broker wants no new records read
+        self.isolated = False  # one record at a time, each named before
+        self.attempting = -1  # the record that is named; -1: none
+        self.allowed: bool | None = None  # what became of naming it; None: no answer yet
+        self._attempting_hash: int | None = None
+        self._attempting_untold = False
+        self._attempting_sent = False  # the commit under way, or answered last, names it
         self._told = -1  # the progress the broker has, or has been sent
         self._failed: dict[int, Failure] = {}
         self._parked: dict[int, Parked] = {}
@@ -61,10 +77,11 @@ class PartitionProgress:
         self._handed: deque[int] = deque()  # new records in the user's hands, one by one (`run`)
         self._abandoned: set[int] = set()  # those of them that go back
         self._finished: set[int] = set()  # those of them that are finished while an earlier one is not
+        self.deferred: dict[int, int | None] = {}  # those of them that may not be begun yet, by offset: their key's hash
 
     def located(self, result: FetchOffsetsResult) -> None:
         """What the broker knows of this partition when it is taken over."""
-        self.full = result.full
+        self.full, self.isolated = result.full, result.isolated
         self.handled = self._told = result.committed
         for entry in result.outstanding:
             if entry.offset >= result.committed:
@@ -78,6 +95,7 @@ class PartitionProgress:
         self._handed.clear()
         self._finished.clear()
         self._abandoned.clear()
+        self.deferred.clear()
 
     # Order
 
@@ -95,9 +113,30 @@ class PartitionProgress:
         """True for a record just read that is not to be handed out: it is done, or comes by redelivery."""
         return offset in self._ahead
 
+    def sort_out(self, record: Record, *, keyed: bool) -> bool:
+        """True for a record just read that is not to be handed out: it is skipped, or parked behind its key."""
+        if self.skips(record.offset):
+            self.skip(record.offset)
+            return True
+        if keyed and self.waits(record.key):
+            self.park(record)
+            return True
+        return False
+
     def waits(self, key: bytes | None) -> bool:
         """True while an earlier record of this key is outstanding."""
         return key is not None and bool(self._lanes) and murmur2(key) in self._lanes
+
+    def defer(self, record: Record) -> None:
+        """A new record handed out one by one may not be begun now."""
+        self.deferred[record.offset] = None if record.key is None else murmur2(record.key)
+
+    def waits_for_deferred(self, record: Record) -> bool:
+        """True while an earlier new record of this key is deferred."""
+        if not self.deferred or record.key is None:
+            return False
+        key_hash = murmur2(record.key)
+        return any(offset < record.offset and each == key_hash for offset, each in self.deferred.items())
 
     def _add_outstanding(self, offset: int, key_hash: int | None) -> None:
         if offset not in self._outstanding:
@@ -147,6 +186,7 @@ class PartitionProgress:
         if not handed or offset < handed[0]:
             return
         finished.add(offset)
+        self.deferred.pop(offset, None)
         last = -1
         while handed and handed[0] in finished:
             last = handed.popleft()
@@ -195,7 +235,9 @@ class PartitionProgress:
     def take_back(self, offset: int) -> None:
         """The new records handed out one by one from `offset` on are handed out again later."""
         while self._handed and self._handed[-1] >= offset:
-            self._finished.discard(self._handed.pop())
+            taken = self._handed.pop()
+            self._finished.discard(taken)
+            self.deferred.pop(taken, None)
 
     def abandon(self, offset: int) -> None:
         """A record handed out one by one goes back unspent: it will not be handled here, and progress ends before it."""
@@ -203,12 +245,30 @@ class PartitionProgress:
         if self._handed and offset >= self._handed[0]:
             self._abandoned.add(offset)
 
+    # Isolation
+
+    def attempt(self, record: Record) -> None:
+        """This record is handed out next: the next commit says so, and its answer is `allowed`."""
+        self.attempting = record.offset
+        self._attempting_hash = None if record.key is None else murmur2(record.key)
+        self._attempting_untold, self._attempting_sent, self.allowed = True, False, None
+
+    def end_attempt(self) -> None:
+        """The record that was named is out of the user's hands, or was not handed out: the next commit says so."""
+        self.attempting, self._attempting_hash = -1, None
+        self._attempting_untold, self._attempting_sent, self.allowed = True, False, None
+
     # Commits
 
     @property
     def in_hand(self) -> bool:
         """True while records handed out one by one are not finished."""
-        return len(self._handed) > len(self._finished) + len(self._abandoned)
+        return self.in_hand_count > 0
+
+    @property
+    def in_hand_count(self) -> int:
+        """How many that are."""
+        return len(self._handed) - len(self._finished) - len(self._abandoned)
 
     @property
     def urgent(self) -> bool:
@@ -218,7 +278,12 @@ class PartitionProgress:
     @property
     def pending(self) -> bool:
         """True when there is something to commit."""
-        return self.handled > self._told or self.urgent
+        return self.handled > self._told or self.urgent or self._attempting_untold
+
+    @property
+    def names_next(self) -> bool:
+        """True when the broker is to hear at once which record is handed out next, or that none is."""
+        return self._attempting_untold
 
     @property
     def settled(self) -> bool:
@@ -230,7 +295,16 @@ class PartitionProgress:
         if not self.pending:
             return None
         offset = self.handled if self.handled > self._told else -1
-        message = CommitPartition(*self.tp, offset, list(self._failed.values()), list(self._parked.values()), self._done)
+        message = CommitPartition(
+            *self.tp,
+            offset,
+            list(self._failed.values()),
+            list(self._parked.values()),
+            self._done,
+            self.attempting,
+            self._attempting_hash,
+        )
+        self._attempting_untold, self._attempting_sent = False, self.attempting >= 0
         self._told = max(self._told, self.handled)
         self._failed, self._parked, self._done = {}, {}, []
         self._committing = True
@@ -238,7 +312,9 @@ class PartitionProgress:
 
     def committed(self, result: CommitResult) -> None:
         """The broker's answer to the commit under way."""
-        self.full = result.full
+        self.full, self.isolated = result.full, result.isolated
+        if self._attempting_sent:
+            self.allowed = True
         for verdict in result.verdicts:
             if verdict.state in RESOLVED_STATES and verdict.offset not in self._failed:
                 self._remove_outstanding(verdict.offset)
@@ -246,6 +322,8 @@ class PartitionProgress:
     def commit_over(self) -> None:
         """The commit under way has its final answer, or is given up."""
         self._committing = False
+        if self._attempting_sent and self.allowed is None:
+            self.allowed = False
 
     def missing(self, offsets: Iterable[tuple[int, int, int | None]]) -> None:
         """Redelivered records (offset, attempt, key hash) that retention has removed: they can only fail."""

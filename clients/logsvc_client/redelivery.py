@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from logsvc_client.fetcher import names
+from logsvc_client.membership import ungrouped
 from logsvc_client.progress import PartitionProgress
 from logsvc_client.records import Record, TopicPartition
 from logsvc_common.batch import Buffer, check_crc, decode, split
@@ -74,10 +75,10 @@ class Redelivery:
             self._in_flight = False
             if isinstance(answer, FetchRetriesReply):
                 self._poll += 1
-                full = {TopicPartition(entry.topic, number) for entry in answer.full for number in entry.partitions}
+                full, isolated = ungrouped(answer.full), ungrouped(answer.isolated)
                 for tp, progress in asked.items():
                     if engine.progress.get(tp) is progress:
-                        progress.full = tp in full
+                        progress.full, progress.isolated = tp in full, tp in isolated
                         engine.update_held(tp)
                 for result, data in zip(answer.results, payload, strict=False):
                     self._take(result, data)
