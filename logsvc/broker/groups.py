@@ -271,6 +271,10 @@ class GroupsHandler:
         if deadline_ms is not None and deadline_ms <= monotonic_ms:
             self._by_itself(Tick())
 
+    def stalled(self) -> None:
+        """Time has passed in which nobody could be heard: that ends no session."""
+        self._coordinator.stalled(self._now())
+
     def next_deadline_ms(self) -> int | None:
         """Monotonic time at which `expire` is useful."""
         times = (self._parked.next_deadline_ms(), self._coordinator.next_deadline_ms())

@@ -29,6 +29,8 @@ from logsvc_common.messages import APIS, Api, Hello, HelloReply
 
 logger = logging.getLogger(__name__)
 
+STALLED_MS = 2_000  # a timer this late means that the process was stopped, or its disk; nobody could be heard meanwhile
+
 
 class Timer(Protocol):
     def cancel(self) -> None: ...
@@ -161,7 +163,11 @@ class Broker:
     def _on_timer(self) -> None:
         self._timer = None
         monotonic_ms = self._clock.monotonic_ms()
+        late_ms = monotonic_ms - self._timer_ms
         try:
+            if late_ms > STALLED_MS:
+                logger.warning("nothing has run here for %d ms: every member of a group gets a full session", late_ms)
+                self.groups.stalled()
             self._fetch.expire(monotonic_ms)
             self.groups.expire(monotonic_ms)
             self._appender.sync_due(self._clock.wall_ms())

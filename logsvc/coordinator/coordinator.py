@@ -125,7 +125,7 @@ class Coordinator:
                     write_effect(group.name, topic, partition, offset, intent)
                     for offset, intent in sorted(progress.intents.items())
                 )
-        self._members.loaded(now)
+        self._members.begin_sessions(now)
         self._redrives.loaded(now)
         outcome = self._topics_changed()
         return Outcome(outcome.records, None, [*outcome.effects, *effects])
@@ -286,6 +286,10 @@ class Coordinator:
         self._letter_failures.pop(key, None)
 
     # Time
+
+    def stalled(self, now: Now) -> None:
+        """The broker did not run for a while, and heard nobody: every member gets a full session from now on."""
+        self._members.begin_sessions(now)
 
     def next_deadline_ms(self) -> int | None:
         """Monotonic time at which a Tick is useful; None when nothing waits for one."""

@@ -30,8 +30,8 @@ class Members:
         self._sessions: Timers[_MemberKey] = Timers()
         self._owned: dict[_MemberKey, frozenset[TopicPartition]] = {}
 
-    def loaded(self, now: Now) -> None:
-        """After a restart every member gets a full session."""
+    def begin_sessions(self, now: Now) -> None:
+        """Every member gets a full session: the broker has just begun to listen, or to listen again."""
         for group in self._groups.values():
             for member_id, member in group.members.items():
                 self._sessions.set((group.name, member_id), now.monotonic_ms + member.session_timeout_ms)

@@ -186,3 +186,17 @@ def test_two_unlucky_deaths_cost_no_attempt_and_are_forgotten() -> None:
     supervisor.run(2_000)
     assert letters(service, "t", "g") == []
     assert [(p.deaths, p.isolated) for p in supervisor.describe().partitions] == [(0, False)]
+
+
+def test_a_broker_that_was_stopped_for_a_while_takes_nobody_for_dead() -> None:
+    service = SimulatedService(seed=18)
+    produce(service, "t", 1, 1_000)
+    supervisor = Supervisor(service, RetryPolicy(), set(), batch=50)
+    supervisor.worker.step()
+    service.time.now_ms += 10 * SESSION_MS  # as by SIGSTOP and SIGCONT: the timers are late, the heartbeats too
+    sleep(service, 1)
+    assert len(supervisor.describe().members) == 1
+    supervisor.run(1_000)
+    assert [(p.deaths, p.isolated) for p in supervisor.describe().partitions] == [(0, False)]
+    sleep(service, SESSION_MS + 1)
+    assert supervisor.describe().members == []
