@@ -1,15 +1,17 @@
 """What groups and failed offsets cost, as ratios within one run: `python -m tests.bench.groups`.
 
     group        one process reads a topic to its end by `poll`, without a group and as the only member of one
-    failing      the same handler over a topic by `run`, without failures and with one in a hundred that always fails, until
-                 every record has ended: handled, or tried three times and then in the dead letters
+    failing      a handler over a topic by `run`, without failures and with one in a hundred that always fails, until every
+                 record has ended: handled, or tried three times and then in the dead letters. Once with a handler that works
+                 for WORK_US, about what it takes to decode a document and look at it, and once with one that does nothing:
+                 the difference is then what failing costs, all of it, undiluted
     outstanding  100,000 failed records of one group, each with a message and a stack trace: what they add to the resident
                  memory of a broker, and how much longer a broker takes to start on that folder than on an empty one; after
                  a clean stop, and after kill -9
 
 Each round measures everything, in turns, on a broker of its own; the table has medians over the rounds.
 
-    python -m tests.bench.groups                      three rounds, about two minutes
+    python -m tests.bench.groups                      three rounds, about three minutes
     python -m tests.bench.groups --rounds 1 --only outstanding
 """
 
@@ -34,6 +36,7 @@ PARTITIONS = 4
 VALUE_BYTES = 100
 KEYS = 10_000
 FAILING_EVERY = 100
+WORK_US = 50
 RETRY = RetryPolicy(max_attempts=3, initial_ms=20, max_ms=100)
 OUTSTANDING_PARTITIONS = 10
 FAILURES_PER_COMMIT = 1_000
@@ -48,17 +51,20 @@ class Sizes:
 
     polled_records: int
     run_records: int
+    idle_records: int
     outstanding: int
 
 
 # (what, figure, beside, at least): ratios of two rates
-RATIOS = (
+RATIOS: tuple[tuple[str, str, str, float | None], ...] = (
     ("consume with a group, beside without one", "group", "no group", 0.90),
     ("run with 1% failing, beside none", "1% failing", "none failing", 0.75),
+    ("the same, a handler that does nothing", "1% failing, idle", "none failing, idle", None),
 )
 
 # (what, figure, at most, unit)
-LIMITS = (
+LIMITS: tuple[tuple[str, str, float | None, str], ...] = (
+    ("a record that fails for good: three tries and its dead letter", "failing record", None, "ms"),
     ("failed records outstanding: memory they add to the broker", "outstanding memory", 100.0, "MiB"),
     ("the same after a restart, beside an empty broker", "outstanding memory, restarted", 100.0, "MiB"),
     ("replay after a clean stop, beside an empty folder", "outstanding replay", 5.0, "s"),
@@ -112,17 +118,22 @@ def measure_group(figures: Figures, sizes: Sizes, number: int) -> None:
 class Run:
     """One consumer's `run` over a topic until every record has ended."""
 
-    def __init__(self, server: str, topic: str, records: int, failing_every: int) -> None:
+    def __init__(self, server: str, topic: str, records: int, failing_every: int, work_us: int) -> None:
         self._server = server
         self._topic = topic
         self._records = records
         self._failing_every = failing_every
+        self._work_s = work_us / 1e6
         self._ended = 0
         self._consumer: Consumer | None = None
         self._started = 0.0
 
     def _handle(self, record: Record) -> None:
         self._started = self._started or time.perf_counter()
+        if self._work_s:
+            until = time.perf_counter() + self._work_s
+            while time.perf_counter() < until:
+                pass
         if self._failing_every and record.offset % self._failing_every == 0:
             if record.attempt >= RETRY.max_attempts:
                 self._end()
@@ -150,11 +161,15 @@ class Run:
 
 
 def measure_failing(figures: Figures, sizes: Sizes, number: int) -> None:
-    turns = [("none failing", 0), ("1% failing", FAILING_EVERY)]
-    for name, failing_every in turns if number % 2 else reversed(turns):
-        with broker_process() as broker:
-            fill(broker.server, "run", sizes.run_records, keys=KEYS)
-            figures.add(name, Run(broker.server, "run", sizes.run_records, failing_every).rate())
+    for kind, records, work_us in (("", sizes.run_records, WORK_US), (", idle", sizes.idle_records, 0)):
+        rates: dict[int, float] = {}
+        for failing_every in (0, FAILING_EVERY) if number % 2 else (FAILING_EVERY, 0):
+            with broker_process() as broker:
+                fill(broker.server, "run", records, keys=KEYS)
+                rates[failing_every] = Run(broker.server, "run", records, failing_every, work_us).rate()
+        figures.add(f"none failing{kind}", rates[0])
+        figures.add(f"1% failing{kind}", rates[FAILING_EVERY])
+    figures.add("failing record", (1 / rates[FAILING_EVERY] - 1 / rates[0]) * FAILING_EVERY * 1_000)
 
 
 # Many failed records
@@ -241,13 +256,16 @@ def table(figures: Figures) -> list[str]:
     for what, name, beside, at_least in RATIOS:
         ours, theirs = figures.median(name), figures.median(beside)
         if ours is not None and theirs is not None:
-            verdict = "yes" if ours >= at_least * theirs else "**no**"
-            lines.append(f"| {what} | {ours:,.0f} | {theirs:,.0f} | {ours / theirs:.2f} | {at_least:.2f} | {verdict} |")
+            goal = "" if at_least is None else f"{at_least:.2f}"
+            verdict = "" if at_least is None else "yes" if ours >= at_least * theirs else "**no**"
+            lines.append(f"| {what} | {ours:,.0f} | {theirs:,.0f} | {ours / theirs:.2f} | {goal} | {verdict} |")
     lines += ["", "| what | measured | at most | |", "|---|---:|---:|---|"]
     for what, name, at_most, unit in LIMITS:
         value = figures.median(name)
         if value is not None:
-            lines.append(f"| {what} | {value:.2f} {unit} | {at_most:g} {unit} | {'yes' if value <= at_most else '**no**'} |")
+            goal = "" if at_most is None else f"{at_most:g} {unit}"
+            verdict = "" if at_most is None else "yes" if value <= at_most else "**no**"
+            lines.append(f"| {what} | {value:.2f} {unit} | {goal} | {verdict} |")
     return lines
 
 
@@ -256,11 +274,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=STEPS, action="append", help="measure only this; may be given again")
     parser.add_argument("--polled-records", type=int, default=4_000_000)
-    parser.add_argument("--run-records", type=int, default=500_000)
+    parser.add_argument("--run-records", type=int, default=100_000)
+    parser.add_argument("--idle-records", type=int, default=300_000, help="for the handler that does nothing")
     parser.add_argument("--outstanding", type=int, default=100_000)
     parser.add_argument("--json", type=Path, help="write every round's figures there")
     given = parser.parse_args(arguments)
-    sizes = Sizes(given.polled_records, given.run_records, given.outstanding)
+    sizes = Sizes(given.polled_records, given.run_records, given.idle_records, given.outstanding)
     figures = Figures()
     for number in range(1, given.rounds + 1):
         for name in given.only or STEPS:

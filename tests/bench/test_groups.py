@@ -7,7 +7,7 @@ import pytest
 
 from tests.bench import groups
 
-TINY = ("--rounds", "1", "--polled-records", "5000", "--run-records", "3000", "--outstanding", "1000")
+TINY = ("--rounds", "1", "--polled-records", "5000", "--run-records", "2000", "--idle-records", "3000", "--outstanding", "1000")
 
 
 def test_a_whole_run_ends_in_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
