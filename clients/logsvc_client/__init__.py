@@ -9,6 +9,8 @@ with Producer("tcp://127.0.0.1:9292") as producer:
 from logsvc_client.admin import Admin, AsyncAdmin
 from logsvc_client.async_consumer import AsyncConsumer
 from logsvc_client.consumer import Consumer
+from logsvc_client.handling import renew
+from logsvc_client.middleware import LoggingMiddleware, Middleware
 from logsvc_client.producer import AsyncDelivery, AsyncProducer, Delivery, Producer
 from logsvc_client.records import Record, RecordMetadata, TopicPartition
 from logsvc_common.errors import (
@@ -31,6 +33,7 @@ from logsvc_common.errors import (
     GroupError,
     GroupFull,
     GroupNotEmpty,
+    HandlerTimeout,
     InternalError,
     InternalTopic,
     InvalidConfig,
@@ -88,6 +91,7 @@ __all__ = [
     "GroupError",
     "GroupFull",
     "GroupNotEmpty",
+    "HandlerTimeout",
     "InternalError",
     "InternalTopic",
     "InvalidConfig",
@@ -96,7 +100,9 @@ __all__ = [
     "InvalidProducerEpoch",
     "InvalidRequest",
     "InvalidTopicName",
+    "LoggingMiddleware",
     "LogsvcError",
+    "Middleware",
     "NoOffset",
     "OffsetOutOfRange",
     "OutOfOrderSequence",
@@ -121,4 +127,5 @@ __all__ = [
     "UnknownRedrive",
     "UnknownTopic",
     "UnsupportedVersion",
+    "renew",
 ]

@@ -1,23 +1,21 @@
 """AsyncConsumer: the consumer for asyncio, on the same engine. It decides nothing of its own; see `consumer`."""
 
 import asyncio
-import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, TypeVar
 
+from logsvc_client.async_worker import AsyncHandler, AsyncWorker, wait_news
 from logsvc_client.consumer import CLOSE_TIMEOUT_SECONDS, ITERATION_WAIT_MS
 from logsvc_client.consumer_core import ConsumerCore
+from logsvc_client.handling import RunOptions
+from logsvc_client.middleware import Middleware
 from logsvc_client.records import Record, TopicPartition
-from logsvc_client.worker import CONCURRENCY_MAX, QUEUED_PER_WORKER, RUN_WAIT_SECONDS, lane
-from logsvc_common.errors import InvalidConfig, InvalidRequest, LogsvcError, RequestTimeout
+from logsvc_common.errors import InvalidRequest, LogsvcError, RequestTimeout
 from logsvc_common.messages import EARLIEST, LATEST, FetchOffsetsReply, ListOffsetsReply
 from logsvc_common.retry import RetryPolicy
-
-AsyncHandler = Callable[[Record], Awaitable[object]]
 
 T = TypeVar("T")
 
@@ -36,6 +34,7 @@ class AsyncConsumer(ConsumerCore):
         loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
         self._stopped = False
+        self._worker: AsyncWorker | None = None
         self._iterator = self._iterate()
 
         def tell() -> None:
@@ -66,13 +65,7 @@ class AsyncConsumer(ConsumerCore):
             left = deadline - time.monotonic()
             if records or left <= 0 or self._stopped:
                 return records
-            await self._wait_news(left)
-
-    async def _wait_news(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self._news.wait(), seconds)
-        except TimeoutError:
-            pass  # Nothing new: the caller looks at the time.
+            await wait_news(self._news, left)
 
     def __aiter__(self) -> AsyncIterator[Record]:
         """As `Consumer.__iter__`."""
@@ -93,58 +86,41 @@ class AsyncConsumer(ConsumerCore):
                 handout.cursor = given
                 yield record
 
-    async def run(self, handler: AsyncHandler, *, retry: RetryPolicy | None = None, concurrency: int = 1) -> None:
-        """As `Consumer.run`, with up to `concurrency` calls of the handler under way; those of a key one after another."""
+    async def run(
+        self,
+        handler: AsyncHandler,
+        *,
+        retry: RetryPolicy | None = None,
+        concurrency: int = 1,
+        handler_timeout_ms: int | None = None,
+        drain_timeout_ms: int | None = None,
+        middleware: Sequence[Middleware] = (),
+    ) -> None:
+        """As `Consumer.run`, with up to `concurrency` calls of the handler under way; those of a key one after another.
+
+        Handlers are cancelled when their time is up, or the drain's.
+        """
         if self._group_id is None:
             raise InvalidRequest("run needs a group: failures are kept by it")
-        if not 1 <= concurrency <= CONCURRENCY_MAX:
-            raise InvalidConfig(f"concurrency is {concurrency}; it lies between 1 and {CONCURRENCY_MAX}")
+        options = RunOptions(concurrency, handler_timeout_ms, drain_timeout_ms, middleware)
         if retry is not None:
             with self._engine.lock:
                 self._engine.set_retry(retry)
-        with _signals(self.stop):
-            await self._run(handler, concurrency)
-        await self._commit_quietly(CLOSE_TIMEOUT_SECONDS)
-
-    async def _run(self, handler: AsyncHandler, concurrency: int) -> None:
-        queues: list[asyncio.Queue[Record | None]] = [asyncio.Queue() for _ in range(concurrency)]
-        workers = [asyncio.create_task(self._work(queue, handler)) for queue in queues]
-        turn = 0
+        self._worker = AsyncWorker(self._handout, handler, self._news, self._tell, options)
         try:
-            while not self._stopped:
-                self._news.clear()
-                room = QUEUED_PER_WORKER * concurrency - sum(queue.qsize() for queue in queues)
-                records = self._handout.take(room, one_by_one=True) if room > 0 else []
-                for record in records:
-                    turn += 1
-                    queues[lane(record, self._handout.ordering, turn) % concurrency].put_nowait(record)
-                if not records and not self._stopped:
-                    await self._wait_news(RUN_WAIT_SECONDS)
+            if not self._stopped:
+                await self._worker.run()
         finally:
+            self._worker = None
             self._stopped = True
-            for queue in queues:
-                queue.put_nowait(None)
-            await asyncio.gather(*workers)
-
-    async def _work(self, queue: "asyncio.Queue[Record | None]", handler: AsyncHandler) -> None:
-        handout = self._handout
-        while (record := await queue.get()) is not None:
-            if self._stopped:
-                continue
-            if not handout.restless or handout.admit(record):
-                try:
-                    await handler(record)
-                except Exception as error:  # noqa: BLE001 -- whatever a handler raises is that record's failure
-                    handout.fail(record, error)
-                else:
-                    handout.finish(record)
-            if queue.empty():
-                self._news.set()  # There is room for more.
+        await self._commit_quietly(CLOSE_TIMEOUT_SECONDS)
 
     def stop(self) -> None:
         """As `Consumer.stop`."""
         self._stopped = True
         self._handout.unsettle()
+        if self._worker is not None:
+            self._worker.stop()
         self._tell()
 
     # Verdicts and positions
@@ -158,7 +134,7 @@ class AsyncConsumer(ConsumerCore):
         """As `Consumer.position`; bound it with `asyncio.timeout`."""
         while (found := self._position(tp)) is None:
             self._news.clear()
-            await self._wait_news(0.1)
+            await wait_news(self._news, 0.1)
         return found
 
     async def committed(self, partitions: Sequence[TopicPartition] | None = None) -> dict[TopicPartition, int]:
@@ -212,23 +188,3 @@ class AsyncConsumer(ConsumerCore):
             return await asyncio.wait_for(asyncio.wrap_future(future), seconds)
         except TimeoutError:
             raise RequestTimeout(f"no answer from {self._transport.server} within {seconds} s") from None
-
-
-@contextmanager
-def _signals(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGTERM and SIGINT stop the run, where the loop can take signals (the main thread); as before afterwards."""
-    loop = asyncio.get_running_loop()
-    taken: dict[int, object] = {}
-    for number in (signal.SIGTERM, signal.SIGINT):
-        try:
-            before = signal.getsignal(number)
-            loop.add_signal_handler(number, stop)
-            taken[number] = before
-        except (ValueError, RuntimeError, NotImplementedError):
-            break  # Not the main thread: whoever runs the loop decides when to stop.
-    try:
-        yield
-    finally:
-        for taken_number, handler in taken.items():
-            loop.remove_signal_handler(taken_number)
-            signal.signal(taken_number, handler)  # type: ignore[arg-type]

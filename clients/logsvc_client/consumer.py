@@ -16,6 +16,8 @@ from types import TracebackType
 from typing import Self
 
 from logsvc_client.consumer_core import ConsumerCore
+from logsvc_client.handling import RunOptions
+from logsvc_client.middleware import Middleware
 from logsvc_client.records import Record, TopicPartition
 from logsvc_client.transport import DEFAULT_CALL_TIMEOUT_MS
 from logsvc_client.worker import Handler, Worker
@@ -88,23 +90,43 @@ class Consumer(ConsumerCore):
                 handout.cursor = given
                 yield record
 
-    def run(self, handler: Handler, *, retry: RetryPolicy | None = None, concurrency: int = 1) -> None:
-        """Call `handler` with each record until `stop`, SIGTERM or SIGINT (the signals when on the main thread).
+    def run(
+        self,
+        handler: Handler,
+        *,
+        retry: RetryPolicy | None = None,
+        concurrency: int = 1,
+        handler_timeout_ms: int | None = None,
+        drain_timeout_ms: int | None = None,
+        middleware: Sequence[Middleware] = (),
+    ) -> None:
+        """Call `handler` with each record until `stop`, SIGTERM or SIGINT (the signals when on the main thread). Needs a group.
 
         An exception is a failure of that record: it comes back after its backoff, up to `retry.max_attempts`, and then
-        goes to the dead letters. `concurrency` threads keep the order of each key. Needs a group.
+        goes to the dead letters. `concurrency` threads keep the order of each key.
+
+        `handler_timeout_ms`: a handler that has not come back by then, nor called `renew`, hangs: its record has failed with
+        HandlerTimeout, and others go on in its place. None: as long as it takes, which costs no partition, because heartbeats
+        do not depend on handlers. `drain_timeout_ms`: how long running handlers have to finish once it ends; None: as long as
+        they take. What is not finished goes back unspent, so all that is left to do with this consumer is `close`. With either
+        limit the handler never runs on the caller's thread.
+
+        Raises InvalidRequest without a group, InvalidConfig, the consumer's own errors, and what is not an `Exception` (as
+        SystemExit) from the handler.
         """
         if self._group_id is None:
             raise InvalidRequest("run needs a group: failures are kept by it")
+        options = RunOptions(concurrency, handler_timeout_ms, drain_timeout_ms, middleware)
         if retry is not None:
             with self._engine.lock:
                 self._engine.set_retry(retry)
-        self._worker = Worker(self._handout, handler, self._news, concurrency)
+        self._worker = Worker(self._handout, handler, self._news, options)
         try:
             if not self._stopped:
                 self._worker.run()
         finally:
             self._worker = None
+            self._stopped = True
         self._commit_quietly()
 
     def stop(self) -> None:

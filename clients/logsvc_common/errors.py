@@ -263,6 +263,10 @@ class DeliveryTimeout(RequestTimeout):
     """A record was not acknowledged within `delivery_timeout_ms`; it may or may not be in the log."""
 
 
+class HandlerTimeout(ClientError):
+    """A handler did not come back within `handler_timeout_ms`, nor asked for more time."""
+
+
 class BufferExhausted(ClientError):
     """The producer's memory stayed full for `max_block_ms`."""
 

@@ -2,7 +2,7 @@
 
 import traceback
 
-from logsvc_client.handout import ERROR_CHARACTERS_MAX, STACKTRACE_CHARACTERS_MAX, described
+from logsvc_client.described import ERROR_CHARACTERS_MAX, STACKTRACE_CHARACTERS_MAX, described
 
 
 def raised(error: Exception, cause: Exception | None = None) -> Exception:
