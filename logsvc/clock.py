@@ -8,10 +8,11 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Both in whole milliseconds."""
+    """Times in whole milliseconds; `seconds` is the monotonic clock at its finest, for measuring."""
 
     def wall_ms(self) -> int: ...
     def monotonic_ms(self) -> int: ...
+    def seconds(self) -> float: ...
 
 
 class SystemClock:
@@ -22,3 +23,6 @@ class SystemClock:
 
     def monotonic_ms(self) -> int:
         return time.monotonic_ns() // 1_000_000
+
+    def seconds(self) -> float:
+        return time.perf_counter()

@@ -4,12 +4,14 @@ Per partition at most one sync is under way. Whoever commits meanwhile waits for
 first has ended and covers all of them. Syncs of different partitions run side by side, so that the file system's journal
 can join them.
 
+A lone commit on an idle broker whose disk has been quick is synced on the event loop itself: the way to a worker thread and
+back costs as much as the fsync. Whatever comes meanwhile waits no longer than it would for a worker, and goes together.
+
 A sync that fails is never tried again (after a failed fsync the kernel may have dropped the pages: the "fsyncgate" of
 PostgreSQL, 2018): everyone waiting gets the error, and the partition has marked itself failed.
 """
 
 import logging
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
@@ -17,6 +19,9 @@ from typing import Protocol
 from logsvc_common.errors import LogsvcError, StorageFailed
 
 logger = logging.getLogger(__name__)
+
+INLINE_SECONDS_MAX = 0.0005  # a disk whose syncs take longer than this on average never holds up the event loop
+AVERAGE_WEIGHT = 0.1  # of the newest sync in that average
 
 Done = Callable[[LogsvcError | None], None]
 """Called in the event loop's thread: None when what was appended is durable, else why it is not."""
@@ -32,7 +37,7 @@ class Syncable(Protocol):
 
 class GroupCommit:
     """`submit` runs a job in a worker thread; `soon` runs a callable in the event loop's next turn, `from_thread` does the
-    same from a worker."""
+    same from a worker. `seconds` is a monotonic clock, for how long syncs take."""
 
     def __init__(
         self,
@@ -40,11 +45,14 @@ class GroupCommit:
         soon: Callable[[Call], object],
         from_thread: Callable[[Call], object],
         observe_sync_seconds: Callable[[float], None],
+        seconds: Callable[[], float],
     ) -> None:
         self._submit = submit
         self._soon = soon
         self._from_thread = from_thread
         self._observe = observe_sync_seconds
+        self._seconds = seconds
+        self._average_seconds = INLINE_SECONDS_MAX  # nothing is known of the disk yet
         # A log is in here from its commit to the end of the sync; the list holds those whom the next sync will serve.
         self._next: dict[Syncable, list[Done]] = {}
 
@@ -60,11 +68,16 @@ class GroupCommit:
 
     def _start(self, log: Syncable) -> None:
         waiters, self._next[log] = self._next[log], []
-        self._submit(partial(self._sync, log, waiters))
+        if len(waiters) == 1 and len(self._next) == 1 and self._average_seconds < INLINE_SECONDS_MAX:
+            self._ended(log, waiters, *self._sync(log))
+        else:
+            self._submit(partial(self._sync_in_thread, log, waiters))
 
-    def _sync(self, log: Syncable, waiters: list[Done]) -> None:
-        """In a worker thread."""
-        started = time.perf_counter()
+    def _sync_in_thread(self, log: Syncable, waiters: list[Done]) -> None:
+        self._from_thread(partial(self._ended, log, waiters, *self._sync(log)))
+
+    def _sync(self, log: Syncable) -> tuple[LogsvcError | None, float]:
+        started = self._seconds()
         error: LogsvcError | None = None
         try:
             log.sync()
@@ -73,11 +86,11 @@ class GroupCommit:
         except Exception as failure:
             logger.exception("a sync failed in a way it never should")
             error = StorageFailed(f"sync failed: {type(failure).__name__}: {failure}")
-        seconds = time.perf_counter() - started
-        self._from_thread(partial(self._ended, log, waiters, error, seconds))
+        return error, self._seconds() - started
 
     def _ended(self, log: Syncable, waiters: list[Done], error: LogsvcError | None, seconds: float) -> None:
         self._observe(seconds)
+        self._average_seconds += AVERAGE_WEIGHT * (seconds - self._average_seconds)
         if self._next[log]:
             self._start(log)
         else:

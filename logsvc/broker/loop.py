@@ -78,6 +78,7 @@ class Broker:
             loop.call_soon,
             lambda call: loop.call_soon_threadsafe(self._from_thread, call),
             metrics.fsync_duration_seconds.observe,
+            clock.seconds,
         )
         self._upkeep = Upkeep(logs, run_in_thread, lambda call: loop.call_soon_threadsafe(self._from_thread, call))
         self._appender = Appender(group_commit, self._readable, metrics.append_duration_seconds.observe)

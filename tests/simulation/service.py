@@ -37,6 +37,9 @@ class SimulatedTime:
     def monotonic_ms(self) -> int:
         return self.now_ms - START_MS
 
+    def seconds(self) -> float:
+        return self.monotonic_ms() / 1000
+
     # Loop
     def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> "_Handle":
         self._number += 1

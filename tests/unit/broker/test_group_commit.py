@@ -2,7 +2,8 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import count
 
 import pytest
 
@@ -50,9 +51,14 @@ def threads() -> Iterator[SyncThreads]:
     made.stop()
 
 
+def slow() -> Callable[[], float]:
+    """The clock of a disk that takes a second for each sync: they all go to threads."""
+    return count().__next__
+
+
 def start(threads: SyncThreads) -> tuple[Loop, GroupCommit, list[float]]:
     loop, seconds = Loop(), []
-    return loop, GroupCommit(threads.submit, lambda call: call(), loop.calls.put, seconds.append), seconds
+    return loop, GroupCommit(threads.submit, lambda call: call(), loop.calls.put, seconds.append, slow()), seconds
 
 
 def test_all_that_commit_during_a_sync_share_the_next_one(threads: SyncThreads) -> None:
@@ -76,7 +82,7 @@ def test_all_that_commit_during_a_sync_share_the_next_one(threads: SyncThreads) 
 
 def test_what_one_turn_of_the_loop_appends_goes_with_one_sync(threads: SyncThreads) -> None:
     loop, later = Loop(), []
-    commits = GroupCommit(threads.submit, later.append, loop.calls.put, lambda _: None)
+    commits = GroupCommit(threads.submit, later.append, loop.calls.put, lambda _: None, slow())
     log, told = GatedLog(), []
     for number in range(3):
         commits.commit(log, lambda error, number=number: told.append(number))
@@ -132,3 +138,53 @@ def test_a_sync_that_breaks_in_an_unforeseen_way_is_still_answered(threads: Sync
     commits.commit(Broken(), told.append)
     loop.run_one()
     assert isinstance(told[0], StorageFailed)
+
+
+class TimedLog:
+    """A log whose syncs take as long as told, on a clock of its own."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.takes = 0.0001
+        self.threads: list[int] = []
+
+    def sync(self) -> int:
+        self.now += self.takes
+        self.threads.append(threading.get_ident())
+        return 0
+
+
+def test_a_lone_commit_is_synced_in_place_while_the_disk_is_quick_and_never_when_it_is_slow() -> None:
+    log, submitted, told = TimedLog(), [], []
+    commits = GroupCommit(submitted.append, lambda call: call(), lambda call: call(), lambda _: None, lambda: log.now)
+
+    def commit() -> int:
+        """How many syncs of this commit went to a thread."""
+        before = len(submitted)
+        commits.commit(log, told.append)
+        for job in submitted[before:]:
+            job()
+        return len(submitted) - before
+
+    assert commit() == 1, "nothing is known of the disk yet"
+    assert [commit() for _ in range(5)] == [0] * 5
+    log.takes = 0.1
+    assert commit() == 0, "the first slow one could not be foreseen"
+    assert [commit() for _ in range(5)] == [1] * 5
+    log.takes = 0.0001
+    assert 0 in [commit() for _ in range(200)], "a disk that is quick again is trusted again"
+    assert told == [None] * len(log.threads)
+
+
+def test_commits_that_come_together_go_to_a_thread() -> None:
+    log, submitted, later = TimedLog(), [], []
+    commits = GroupCommit(submitted.append, later.append, lambda call: call(), lambda _: None, lambda: log.now)
+    for _ in range(3):
+        commits.commit(log, lambda _: None)
+        later.pop()()
+        if submitted:
+            submitted.pop()()
+    for _ in range(2):
+        commits.commit(log, lambda _: None)
+    later.pop()()
+    assert len(submitted) == 1
