@@ -46,6 +46,7 @@ class Handout:
         self._given: dict[PartitionFetch, tuple[int, int]] = {}  # version and offset up to which the user was given all
         self._given_due: dict[tuple[TopicPartition, int], tuple[PartitionProgress, Record]] = {}
         self._one_by_one = False
+        self._sorted = False
         self.cursor = -1  # iteration: how many of the list have been given to the user, or parked; -1: all
         self.restless = False  # records taken must be looked at again before they are handled
         self.turn = 0  # counts takes and seeks: a list taken in an earlier turn is not to be gone on with
@@ -58,8 +59,9 @@ class Handout:
 
     # Taking
 
-    def take(self, records_max: int, *, one_by_one: bool = False) -> list[Record]:
-        """Up to `records_max` records that are there now; an empty list when there are none.
+    def take(self, records_max: int, *, one_by_one: bool = False, all_judged: bool = False) -> list[Record]:
+        """Up to `records_max` records that are there now; an empty list when there are none. `all_judged`: every record taken
+        one by one before has its verdict.
 
         Raises what went wrong: CorruptBatch, OffsetOutOfRange, NoOffset, UnknownTopic, ClientClosed, ...
         """
@@ -78,6 +80,9 @@ class Handout:
             if 0 <= self.cursor < len(self._list) and self._keep_rest(self.cursor):
                 self.cursor = -1 if len(self._list) <= records_max else records_max
                 return self._list[:records_max]
+            # What is taken now is sorted while it is: nothing has to be looked at again, as long as nothing happens meanwhile.
+            self._sorted = all_judged and not self._isolation.busy
+            self.restless = self.restless and not self._sorted
             alone: list[Record] = []
             if self._isolation.busy:
                 alone = self._take_alone(one_by_one)
@@ -201,7 +206,8 @@ class Handout:
                     progress.hand_out(record.offset)
             if not progress.quiet:
                 handed = self._admitted(progress, handed)
-                self.unsettle()
+                if not self._sorted:
+                    self.unsettle()
         begin = len(records)
         records += handed
         if not one_by_one:

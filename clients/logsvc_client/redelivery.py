@@ -16,7 +16,7 @@ from logsvc_client.fetcher import names
 from logsvc_client.membership import ungrouped
 from logsvc_client.progress import PartitionProgress
 from logsvc_client.records import Record, TopicPartition
-from logsvc_common.batch import Buffer, check_crc, decode, split
+from logsvc_common.batch import Buffer, RawRecord, check_crc, decode, split
 from logsvc_common.errors import Disconnected, GroupError, LogsvcError
 from logsvc_common.messages import FetchOffsetsPartition, FetchRetries, FetchRetriesReply, Message, RetriesResult
 
@@ -71,6 +71,10 @@ class Redelivery:
     ) -> None:
         engine = self._engine
         now_ms = engine.transport.now_ms()
+        found: list[dict[int, RawRecord] | LogsvcError] = []
+        if isinstance(answer, FetchRetriesReply):
+            # Before the lock is taken: decoding takes long enough to keep a handler's thread waiting.
+            found = [_found(result, data) for result, data in zip(answer.results, payload, strict=False)]
         with engine.lock:
             self._in_flight = False
             if isinstance(answer, FetchRetriesReply):
@@ -80,15 +84,15 @@ class Redelivery:
                     if engine.progress.get(tp) is progress:
                         progress.full, progress.isolated = tp in full, tp in isolated
                         engine.update_held(tp)
-                for result, data in zip(answer.results, payload, strict=False):
-                    self._take(result, data)
+                for result, records in zip(answer.results, found, strict=False):
+                    self._take(result, records)
             else:
                 self._not_before_ms = now_ms + (0 if isinstance(answer, Disconnected) else BACKOFF_MS)
                 if isinstance(answer, GroupError) and engine.membership is not None:
                     engine.membership.ask_again(now_ms)
         engine.on_news()
 
-    def _take(self, result: RetriesResult, data: Buffer) -> None:
+    def _take(self, result: RetriesResult, found: dict[int, RawRecord] | LogsvcError) -> None:
         engine = self._engine
         tp = TopicPartition(result.topic, result.partition)
         partition, progress = engine.fetcher.partitions.get(tp), engine.progress.get(tp)
@@ -97,23 +101,33 @@ class Redelivery:
         if result.error_code:
             log.warning("%s: records due again cannot be read: %s", names([tp]), result.error_message)
             return
-        due = {record.offset: record for record in result.records}
-        offsets = sorted(due)
-        try:
-            for header, piece in split(data):
-                check_crc(piece, header)
-                raws = decode(piece)
-                # Of thousands of records in a batch, few are due: they are looked up.
-                for offset in offsets[bisect_left(offsets, header.base_offset) : bisect_left(offsets, header.next_offset)]:
-                    at = bisect_left(raws, offset, key=_offset_of)
-                    if at == len(raws) or raws[at].offset != offset or offset not in due:
-                        continue
-                    raw, entry = raws[at], due.pop(offset)
-                    headers = tuple(raw.headers)
-                    record = Record(*tp, offset, raw.timestamp, raw.key, raw.value, headers, entry.attempt)
-                    progress.redeliver(record, entry.key_hash, partition.position)
-                    self.due.append((progress, record))
-        except LogsvcError as error:
-            engine.error = type(error)(f"{names([tp])}, records due again: {error}")
+        if isinstance(found, LogsvcError):
+            engine.error = type(found)(f"{names([tp])}, records due again: {found}")
             return
-        progress.missing((entry.offset, entry.attempt, entry.key_hash) for entry in due.values())
+        missing = []
+        for entry in result.records:
+            raw = found.get(entry.offset)
+            if raw is None:
+                missing.append((entry.offset, entry.attempt, entry.key_hash))
+                continue
+            record = Record(*tp, raw.offset, raw.timestamp, raw.key, raw.value, tuple(raw.headers), entry.attempt)
+            progress.redeliver(record, entry.key_hash, partition.position)
+            self.due.append((progress, record))
+        progress.missing(missing)
+
+
+def _found(result: RetriesResult, data: Buffer) -> dict[int, RawRecord] | LogsvcError:
+    """Those of the records due that are in the batches, by offset. Of thousands in a batch few are due: they are looked up."""
+    offsets = sorted(record.offset for record in result.records)
+    found: dict[int, RawRecord] = {}
+    try:
+        for header, piece in split(data):
+            check_crc(piece, header)
+            raws = decode(piece)
+            for offset in offsets[bisect_left(offsets, header.base_offset) : bisect_left(offsets, header.next_offset)]:
+                at = bisect_left(raws, offset, key=_offset_of)
+                if at < len(raws) and raws[at].offset == offset:
+                    found.setdefault(offset, raws[at])  # A copy from a dead letter comes first.
+    except LogsvcError as error:
+        return error
+    return found

@@ -105,7 +105,7 @@ class Worker:
         handout = self._handout
         while not self._stopping:
             self._news.clear()
-            records = handout.take(QUEUED_PER_WORKER, one_by_one=True)
+            records = handout.take(QUEUED_PER_WORKER, one_by_one=True, all_judged=True)
             for record in records:
                 if self._stopping:
                     return
