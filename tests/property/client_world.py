@@ -69,6 +69,9 @@ class ModelBroker:
         self.failed = {number: FailedOffsets() for number in range(PARTITIONS)}
         self.dead_letters: list[tuple[int, int]] = []
         self.policy = RetryPolicy()
+        self.paused: set[int] = set()  # partitions that are called full
+        self.isolated: set[int] = set()
+        self.attempting: dict[int, int] = {}  # by partition: the record that the last commit has named
 
     def handle(self, request: Request, now_ms: int) -> Answer:
         match request:
@@ -91,6 +94,7 @@ class ModelBroker:
     def expel(self) -> None:
         """The member's session is over: its partitions go to whoever joins next."""
         self.member_id = ""
+        self.attempting.clear()
         for failed in self.failed.values():
             failed.release()
 
@@ -121,11 +125,15 @@ class ModelBroker:
                     partition=number,
                     committed=failed.committed,
                     outstanding=failed.outstanding(),
-                    full=failed.full(100),
+                    full=self._full(number),
+                    isolated=number in self.isolated,
                 )
                 for number, failed in self.failed.items()
             ]
         )
+
+    def _full(self, number: int) -> bool:
+        return number in self.paused or self.failed[number].full(100)
 
     def _fetch(self, request: Fetch) -> Answer:
         results, payload = [], []
@@ -150,9 +158,11 @@ class ModelBroker:
                     partition=part.partition,
                     committed=plan.committed,
                     verdicts=plan.verdicts,
-                    full=failed.full(100),
+                    full=self._full(part.partition),
+                    isolated=part.partition in self.isolated,
                 )
             )
+            self.attempting[part.partition] = part.attempting
             self._complete_letters(failed)
         return CommitReply(results)
 
@@ -165,13 +175,16 @@ class ModelBroker:
     def _retries(self, request: FetchRetries, now_ms: int) -> Answer:
         results, payload = [], []
         for asked in request.partitions:
-            due = self.failed[asked.partition].due(now_ms, request.max_records, request.poll)
+            alone = asked.partition in self.isolated
+            count = 1 if alone else request.max_records
+            due = self.failed[asked.partition].due(now_ms, count, request.poll, alone=alone)
             if due:
                 results.append(RetriesResult(topic=TOPIC, partition=asked.partition, records=due))
                 bases = sorted({record.offset - record.offset % BATCH_RECORDS for record in due})
                 payload.append(b"".join(BATCHES[base] for base in bases))
-        full = [TopicPartition(TOPIC, number) for number, failed in self.failed.items() if failed.full(100)]
-        return FetchRetriesReply(results, grouped(full)), payload
+        full = [TopicPartition(TOPIC, number) for number in self.failed if self._full(number)]
+        isolated = [TopicPartition(TOPIC, number) for number in self.isolated]
+        return FetchRetriesReply(results, grouped(full), grouped(isolated)), payload
 
 
 @dataclass
@@ -304,6 +317,7 @@ class World:
         if self.handout.restless and not self.handout.admit(record):
             return
         self._check_order(record)
+        self._check_alone(record)
         where = (record.partition, record.offset)
         if self.fails.get(where, 0) > 0:
             self.fails[where] -= 1
@@ -329,10 +343,23 @@ class World:
             if self.ordering == "partition" or key_of(offset) == record.key:
                 assert (record.partition, offset) in over, f"{record.partition}-{record.offset} came before {offset}"
 
+    def _check_alone(self, record: Record) -> None:
+        """What begins in an isolated partition was named to the broker; nothing new begins in a full one."""
+        progress = self.engine.progress.get(record.topic_partition)
+        if progress is None:
+            return
+        redelivered = progress.is_redelivered(record)
+        named = self.broker.attempting.get(record.partition) == record.offset
+        if progress.isolated and (self.one_by_one or not redelivered) and not self.disturbed:
+            assert named, f"{record.partition}-{record.offset} began, and the broker does not know"
+        if progress.full and not redelivered and not self.disturbed:
+            assert named, f"{record.partition}-{record.offset} began in a partition that is full"
+
     # The end
 
     def settle(self) -> None:
-        """Nothing goes wrong any more: everything is handled and committed."""
+        """Nothing goes wrong any more: everything is handled and committed, of isolated partitions one at a time."""
+        self.broker.paused.clear()
         for _ in range(400):
             self.now_ms += 40
             self.step()

@@ -1,6 +1,7 @@
 """A group consumer under any sequence of events: every record is handled or dead-lettered, in order, with nothing lost.
 
-Handlers fail, answers are lost, the member is expelled or crashes, the clock jumps; see `client_world`.
+Handlers fail, answers are lost, the member is expelled or crashes, the clock jumps, partitions are paused by the group's breaker
+or isolated and no more so; see `client_world`.
 """
 
 from collections import Counter
@@ -23,6 +24,8 @@ ACTIONS = st.one_of(
     st.tuples(st.just("wait"), st.sampled_from([20, 60, 200, 1_100])),
     st.tuples(st.just("disconnect")),
     st.tuples(st.just("lose answers")),
+    st.tuples(st.just("pause"), st.integers(0, PARTITIONS - 1)),
+    st.tuples(st.just("isolate"), st.integers(0, PARTITIONS - 1)),
     st.tuples(st.just("disturb"), st.sampled_from(["crash", "expel", "nothing", "nothing"])),
 )
 
@@ -56,6 +59,10 @@ def play(world: World, actions: list[tuple[object, ...]]) -> None:
                 world.disconnect()
             case ("lose answers",):
                 world.lose_answers()
+            case ("pause", int(partition)):
+                world.broker.paused ^= {partition}
+            case ("isolate", int(partition)):
+                world.broker.isolated ^= {partition}
             case ("disturb", "crash"):
                 world.crash()
             case ("disturb", "expel"):
