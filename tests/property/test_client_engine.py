@@ -1,7 +1,7 @@
 """A group consumer under any sequence of events: every record is handled or dead-lettered, in order, with nothing lost.
 
-Handlers fail, answers are lost, the member is expelled or crashes, the clock jumps, partitions are paused by the group's breaker
-or isolated and no more so; see `client_world`.
+Handlers fail, answers are lost, the member is expelled or crashes, the clock jumps, partitions are paused by the group's
+breaker or isolated and no more so; see `client_world`.
 """
 
 from collections import Counter
