@@ -37,6 +37,7 @@ class PartitionProgress:
         "_attempting_sent",
         "_attempting_untold",
         "_committing",
+        "_counted",
         "_done",
         "_failed",
         "_finished",
@@ -75,6 +76,7 @@ class PartitionProgress:
         self._ahead: set[int] = set()
         self._redelivered: dict[int, Record] = {}  # by offset, in the user's hands or on their way there
         self._handed: deque[int] = deque()  # new records in the user's hands, one by one (`run`)
+        self._counted = -1  # how many of them were handled since the last commit; -1: records do not go one by one
         self._abandoned: set[int] = set()  # those of them that go back
         self._finished: set[int] = set()  # those of them that are finished while an earlier one is not
         self.deferred: dict[int, int | None] = {}  # those of them that may not be begun yet, by offset: their key's hash
@@ -165,6 +167,7 @@ class PartitionProgress:
     def hand_out(self, offset: int) -> None:
         """A new record goes to the user one by one; `finish`, `fail`, `park` or `skip` will be called for it."""
         self._handed.append(offset)
+        self._counted = max(0, self._counted)
 
     def skip(self, offset: int) -> None:
         """A new record that `skips` says is not to be handed out."""
@@ -174,6 +177,7 @@ class PartitionProgress:
         """A redelivered record, or one handed out one by one, was handled."""
         held = self._redelivered.get(record.offset)
         if held is None:
+            self._counted += self._counted >= 0
             self._pass(record.offset)
         elif held.attempt == record.attempt:
             del self._redelivered[record.offset]
@@ -303,7 +307,9 @@ class PartitionProgress:
             self._done,
             self.attempting,
             self._attempting_hash,
+            self._counted,
         )
+        self._counted = min(0, self._counted)
         self._attempting_untold, self._attempting_sent = False, self.attempting >= 0
         self._told = max(self._told, self.handled)
         self._failed, self._parked, self._done = {}, {}, []

@@ -103,9 +103,11 @@ def _plan(group: Group, part: CommitPartition, progress: Progress, policy: Retry
 def _newly_handled(progress: Progress, part: CommitPartition, logs: LogView) -> int:
     """How many new records a commit says were handled.
 
-    Records are read in order, so all below the highest one that is named were handed out, even while a slow one keeps the
-    committed offset below.
+    Where it does not: records are read in order, so all below the highest one that is named were handed out, even while a slow
+    one keeps the committed offset below. Some of them may still be in hand, and fail.
     """
+    if part.handled >= 0:
+        return part.handled
     begin = progress.seen
     if begin < 0:
         committed = progress.failed.committed

@@ -82,6 +82,9 @@ class CommitPartition(Message, frozen=True):
     `attempting` is for a partition that is `isolated`: the one record that is handed to the handler as soon as this commit is
     answered, new or redelivered; `offset` covers all that was handled before it. Should the member die then, that record has
     spent an attempt. The next commit of the partition ends it. -1: none. `attempting_key_hash` is that of its key.
+
+    `handled` counts the new records that were handled since the last commit, in whichever order. -1: not known; then all that
+    were handed out count, but those named here.
     """
 
     topic: str
@@ -92,6 +95,7 @@ class CommitPartition(Message, frozen=True):
     done: Failures[Int64] = []
     attempting: Int64 = -1
     attempting_key_hash: Int64 | None = None
+    handled: Int64 = -1
 
 
 class Commit(Request, frozen=True):

@@ -229,3 +229,19 @@ def test_seeking_back_does_not_take_a_commit_back() -> None:
     commit = made.take_commit()
     assert commit is not None
     assert commit.offset == 11
+
+
+def test_a_commit_counts_the_new_records_that_were_handled_in_whichever_order() -> None:
+    progress = PartitionProgress(TP, 0)
+    for offset in range(4):
+        progress.hand_out(offset)
+    progress.finish(record(2))
+    progress.fail(record(1), "no", "E", "")
+    first = progress.take_commit()
+    assert first is not None
+    assert (first.offset, first.handled) == (0, 1)
+    progress.commit_over()
+    progress.finish(record(0))
+    second = progress.take_commit()
+    assert second is not None
+    assert (second.offset, second.handled) == (3, 1)
