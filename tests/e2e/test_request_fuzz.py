@@ -53,8 +53,11 @@ class Fuzz:
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
         self.epochs: dict[tuple[str, str], int] = {}
+        self.follow_ups: list[m.Request] = []
 
     def request(self) -> m.Request:
+        if self.follow_ups and self.rng.random() < 0.5:
+            return self.follow_ups.pop()
         body = self.message(m.APIS[self.rng.choice(list(m.Api))].request)
         assert isinstance(body, m.Request)
         if isinstance(body, m.DeleteTopic) and self.rng.random() < 0.9:
@@ -74,7 +77,9 @@ class Fuzz:
         return msgspec.structs.replace(body, group=group, member_id=member, member_epoch=epoch)
 
     def learn(self, body: m.Request, reply: m.Message) -> None:
-        """Remember the epoch a group gave to a member."""
+        """Remember the epoch a group gave to a member, and what was started."""
+        if isinstance(reply, m.StartRedriveReply):
+            self.follow_ups.append(m.CancelRedrive(reply.redrive.redrive_id))
         if isinstance(body, m.GroupHeartbeat) and isinstance(reply, m.GroupHeartbeatReply):
             self.epochs[body.group, body.member_id] = reply.member_epoch
 
