@@ -102,7 +102,7 @@ class _Core:
         *,
         client_id: str = "",
         linger_ms: int = 5,
-        batch_bytes: int = 524_288,
+        batch_bytes: int = 1_048_576,
         compression: str = "none",
         buffer_bytes: int = 64 << 20,
         max_block_ms: int = 60_000,
