@@ -30,7 +30,6 @@ WARM_UP_SENDS = 100
 WAIT_SECONDS = 120.0
 WAIT_MS = 120_000
 LINGER_MS = 5
-BATCH_BYTES = 256 << 10
 
 RecordsOption = Annotated[int, typer.Option("--records", "-n", min=1, help="How many.")]
 SizeOption = Annotated[int, typer.Option("--size", "-s", min=0, help="Bytes of each value.")]
@@ -55,7 +54,7 @@ class Bench:
 
     def produce(self) -> float:
         """Seconds from the first send to the last acknowledgement."""
-        with Producer(self.server, linger_ms=LINGER_MS, batch_bytes=BATCH_BYTES, compression=self._compression) as producer:
+        with Producer(self.server, linger_ms=LINGER_MS, compression=self._compression) as producer:
             started = time.perf_counter()
             for value in islice(cycle(self._values), self.records):
                 delivery = producer.send(self.topic, value)
