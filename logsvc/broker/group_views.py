@@ -4,6 +4,7 @@ Lag in offsets is the high watermark less the committed offset, or less the log'
 has removed is not waited for. Lag in time is the age of the first record not consumed, read from the log itself.
 """
 
+from collections import Counter
 from collections.abc import Callable
 
 from logsvc.broker.exchange import Exchange
@@ -73,14 +74,21 @@ class GroupViews:
         ]
 
     def _listing(self, view: GroupView) -> GroupListing:
+        found = [self._position(partition) for partition in view.partitions]
+        failed: Counter[str] = Counter()
+        for partition in found:
+            failed.update(partition.failed)
         return GroupListing(
             group=view.group,
             state=view.state,
             members=len(view.members),
             topics=view.topics,
-            lag=sum(self._position(partition).lag for partition in view.partitions),
+            lag=sum(partition.lag for partition in found),
             failed=view.failed,
             breaker=view.breaker.state,
+            lag_ms=max((partition.lag_ms for partition in found), default=0),
+            failed_states=dict(failed),
+            position=sum(max(partition.committed, partition.start_offset) for partition in found),
         )
 
     def _position(self, view: PartitionView) -> GroupPartition:

@@ -126,7 +126,10 @@ RESPONSES: list[tuple[m.Message, list[Any]]] = [
         ),
         [[[3, "no", "t", 0, [[7, 2, 1]]]]],
     ),
-    (m.ListGroupsReply([m.GroupListing("g", "stable", 2, ["t"], 5, 1)]), [[["g", "stable", 2, ["t"], 5, 1]]]),
+    (
+        m.ListGroupsReply([m.GroupListing("g", "stable", 2, ["t"], 5, 1, "open", 900, {"waiting": 1}, 7)]),
+        [[["g", "stable", 2, ["t"], 5, 1, "open", 900, {"waiting": 1}, 7]]],
+    ),
     (
         m.DescribeGroupReply(
             "g",

@@ -231,7 +231,9 @@ class ListGroups(Request, frozen=True):
 
 class GroupListing(Message, frozen=True):
     """`state` is `empty`, `assigning`, `reconciling` or `stable`; `lag` in records, over all its partitions; `breaker` as in
-    BreakerDescription."""
+    BreakerDescription. `lag_ms` is the worst of its partitions, `failed_states` are the failed offsets by state. `position`
+    is the sum of where it reads on, the log's start where nothing is committed: two of them, and the time between, are its
+    rate of consumption. `lag_ms` and `position` are -1 from a broker that does not tell them."""
 
     group: str
     state: str
@@ -240,6 +242,9 @@ class GroupListing(Message, frozen=True):
     lag: Int64
     failed: Int64 = 0
     breaker: str = "closed"
+    lag_ms: Int64 = -1
+    failed_states: dict[str, Int64] = {}
+    position: Int64 = -1
 
 
 class ListGroupsReply(Message, frozen=True):
