@@ -26,7 +26,11 @@ PURE = [
     "clients/logsvc_client/partitioner.py",
     "clients/logsvc_client/progress.py",
     "logsvc/broker/parked.py",
+    "logsvc/cli/drawing.py",
     "logsvc/cli/positions.py",
+    "logsvc/cli/top_keys.py",
+    "logsvc/cli/top_model.py",
+    "logsvc/cli/top_view.py",
     "logsvc/coordinator",
     "logsvc/storage/retention.py",
 ]
