@@ -1,5 +1,7 @@
 """`logsvc group`: who reads what, how far behind, and what has failed. The verbs that change a group are in `group_change`."""
 
+import sys
+from collections import Counter
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +12,18 @@ from logsvc.cli.group_change import breaker_document, configure, delete, reset, 
 from logsvc.cli.output import Format, count_of, write_json, write_line, write_table
 from logsvc.cli.positions import format_age
 from logsvc_common.messages import BreakerDescription, DescribeGroupReply, GroupPartition, TopicPartitions
+from logsvc_common.transitions import State
+
+MEMBER_ID_SHOWN = 8  # characters of the random 32 that a row of a terminal has room for
+# What the states of a failed record mean to somebody who looks at them; the words of docs/delivery.md, shorter.
+_MEANINGS: dict[str, str] = {
+    State.WAITING: "failed; its backoff runs",
+    State.DELIVERED: "with a consumer again",
+    State.PARKED: "not tried: behind a failed record of its key",
+    State.DEAD_LETTERING: "attempts spent; its letter is being written",
+    State.PAUSED: "attempts spent; `logsvc group resume` tries it again",
+    State.DONE: "handled ahead of an earlier one",
+}
 
 app = noun("Look at consumer groups and change them: members, lag, failed records, offsets, breaker.")
 
@@ -75,6 +89,8 @@ def describe(
         (m.member_id, m.client_id or "-", m.instance_id or "-", m.member_epoch, _partitions(m.owned)) for m in found.members
     ]
     write_table(("MEMBER", "CLIENT", "INSTANCE", "EPOCH", "OWNS"), members)
+    # A person finds the member in the table above; a pipe gets what it can join on.
+    id_length = MEMBER_ID_SHOWN if sys.stdout.isatty() else None
     rows = [
         (
             p.topic,
@@ -84,11 +100,23 @@ def describe(
             p.lag,
             format_age(p.lag_ms),
             _failed(p),
-            p.member_id or "-",
+            p.member_id[:id_length] or "-",
         )
         for p in found.partitions
     ]
-    write_table(("TOPIC", "PARTITION", "COMMITTED", "END", "LAG", "BEHIND", "FAILED", "MEMBER"), rows)
+    write_table(("TOPIC", "PARTITION", "COMMITTED", "END", "LAG", "BEHIND", "FAILED", "MEMBER"), rows, bar_of="LAG")
+    if sys.stdout.isatty():
+        _draw_failed(found.partitions)
+
+
+def _draw_failed(partitions: list[GroupPartition]) -> None:
+    """Failed records by state, as bars for a person; a pipe has them in the rows of the partitions."""
+    failed: Counter[str] = Counter()
+    for partition in partitions:
+        failed.update(partition.failed)
+    rows = [(state, failed[state], meaning) for state, meaning in _MEANINGS.items() if failed[state]]
+    if rows:
+        write_table(("STATE", "RECORDS", "MEANING"), rows, bar_of="RECORDS")
 
 
 def _partitions(owned: list[TopicPartitions]) -> str:

@@ -46,25 +46,22 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Rows under a heading: a table on a terminal, tab-separated otherwise. Numbers keep to the right."""
+def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, bar_of: str | None = None) -> None:
+    """Rows under a heading: a table on a terminal, tab-separated otherwise. Numbers keep to the right.
+
+    On a terminal, the numbers of the column `bar_of` are drawn as bars beside it, the longest for the highest.
+    """
     if not sys.stdout.isatty():
         for row in (columns, *rows):
             write_line("\t".join(str(cell) for cell in row))
         return
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for index, column in enumerate(columns):
-        numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
+    from logsvc.cli.tables import drawn
+
+    console = Console()
     sys.stdout.flush()
-    Console().print(table)
+    console.print(drawn(columns, rows, console.width, bar_of=bar_of, encoding=console.encoding))
 
 
 @contextmanager

@@ -5,7 +5,6 @@ describing each group would. Everything comes over the client's connection; the 
 """
 
 import asyncio
-import os
 import re
 import sys
 import time
@@ -60,7 +59,7 @@ def top(
       logsvc top --format json -n 2 | tail -1 | jq '.groups[] | select(.lag > 1000)'
     """
     history = History(_pattern(group).search, _pattern(topic).search)
-    if format is Format.JSON or not sys.stdout.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown", ""):
+    if format is Format.JSON or not _is_screen():
         asyncio.run(_print_looks(server, history, sort, interval, iterations, format))
         return
     # The terminal's side takes rich's live display with it, which a script need not wait for.
@@ -74,6 +73,15 @@ def top(
         asyncio.run(live())
     except KeyboardInterrupt:
         raise typer.Exit(128 + 2) from None
+
+
+def _is_screen() -> bool:
+    """Stdout is a terminal that can do more than print lines."""
+    if not sys.stdout.isatty():
+        return False
+    from rich.console import Console
+
+    return not Console().is_dumb_terminal
 
 
 @asynccontextmanager

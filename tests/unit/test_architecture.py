@@ -28,6 +28,7 @@ PURE = [
     "logsvc/broker/parked.py",
     "logsvc/cli/drawing.py",
     "logsvc/cli/positions.py",
+    "logsvc/cli/tables.py",
     "logsvc/cli/top_keys.py",
     "logsvc/cli/top_model.py",
     "logsvc/cli/top_view.py",
