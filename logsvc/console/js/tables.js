@@ -1,0 +1,84 @@
+/* One table, for every list: sorted by its head's buttons, rows that lead somewhere, cards on narrow windows.
+ *
+ * Roles are written out because a row shown as a card is no longer a table row to the browser.
+ * A column is {name, label, cell(row), sort?(row), align?, kind?}; the first one names the row.
+ */
+
+import { h } from "./dom.js";
+import { empty } from "./parts.js";
+
+/** What a view remembers of a table's order. */
+export function ordering(name, descending = false) {
+  return { name, descending };
+}
+
+/** `caption` is read out, not shown. `goes(row)`: the address a click on the row leads to; `pick(row)`: what it does instead. */
+export function table({ caption, columns, rows, key, order = null, redraw = null, goes = null, pick = null, picked = null, none }) {
+  if (rows.length === 0) return empty(none ?? "Nothing here yet.");
+  return h(
+    "div",
+    { class: "table-wrap" },
+    h(
+      "table",
+      { class: "stacks", role: "table" },
+      h("caption", { class: "hidden-text" }, caption),
+      h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, columns.map((column) => head(column, order, redraw)))),
+      h(
+        "tbody",
+        { role: "rowgroup" },
+        sorted(rows, columns, order).map((row) => body(row, columns, { key: key(row), goes, pick, picked })),
+      ),
+    ),
+  );
+}
+
+function sorted(rows, columns, order) {
+  const by = order && columns.find((column) => column.name === order.name)?.sort;
+  if (!by) return rows;
+  const collator = new Intl.Collator("en", { numeric: true });
+  const compare = (a, b) => (typeof a === "string" ? collator.compare(a, b) : (a ?? -1) - (b ?? -1));
+  const sign = order.descending ? -1 : 1;
+  return [...rows].sort((a, b) => sign * compare(by(a), by(b)));
+}
+
+function head(column, order, redraw) {
+  const props = { role: "columnheader", scope: "col", class: column.align === "end" ? "end" : null };
+  if (!order || !column.sort) return h("th", props, column.label);
+  const chosen = order.name === column.name;
+  props["aria-sort"] = chosen ? (order.descending ? "descending" : "ascending") : null;
+  const turn = () => {
+    order.descending = chosen ? !order.descending : column.align === "end";
+    order.name = column.name;
+    redraw();
+  };
+  return h("th", props, h("button", { type: "button", onclick: turn }, column.label));
+}
+
+function body(row, columns, { key, goes, pick, picked }) {
+  const act = goes ? () => (location.hash = goes(row)) : pick && (() => pick(row));
+  const selected = picked?.(row) ?? false;
+  return h(
+    "tr",
+    {
+      key,
+      role: "row",
+      class: act ? "goes" : null,
+      "aria-selected": selected ? "true" : null,
+      onclick: act && ((event) => meant(event) && act()),
+    },
+    columns.map((column, index) => cell(column, row, index)),
+  );
+}
+
+/** A click on the row itself, not on a link or button in it, and not the end of a selection of text. */
+function meant(event) {
+  return !event.target.closest("a, button, input") && String(getSelection()) === "";
+}
+
+function cell(column, row, index) {
+  const content = column.cell(row);
+  const classes = [column.align === "end" && "end", column.kind, (content === "" || content === null) && "blank"];
+  const props = { class: classes.filter(Boolean).join(" ") || null, "data-label": column.label };
+  if (index === 0) return h("th", { ...props, role: "rowheader", scope: "row" }, content);
+  return h("td", { ...props, role: "cell" }, content);
+}

@@ -1,0 +1,86 @@
+/* The broker itself: disk, speed, memory, what is in trouble. */
+
+import { read } from "../api.js";
+import { h } from "../dom.js";
+import { byteRate, bytes, compact, count, duration, milliseconds, rate } from "../format.js";
+import { isWell } from "../judge.js";
+import { bar, card, facts, figures, pageHead, pill, time } from "../parts.js";
+import { link } from "../router.js";
+import { table } from "../tables.js";
+import { timeChart } from "../time-chart.js";
+import { statePill } from "./topics.js";
+
+const NEARLY_FULL = 0.9;
+
+export function brokerView() {
+  return {
+    title: "Broker",
+
+    load: (signal) => read("broker/history", { signal }),
+
+    draw({ series, times_ms: timesMs }, { broker }) {
+      const well = isWell(broker);
+      return [
+        pageHead("Broker", { state: pill(well.verdict, well.tone) }),
+        broker.degraded_partitions.length > 0 && trouble(broker.degraded_partitions),
+        figures([
+          ["Records in", rate(broker.rates.appended_records_per_s), byteRate(broker.rates.appended_bytes_per_s)],
+          ["Bytes out", byteRate(broker.rates.fetched_bytes_per_s), "to all readers"],
+          ["Saved to disk", milliseconds(broker.fsync_ms.p99), `99 of 100 fsyncs; half in ${milliseconds(broker.fsync_ms.p50)}`],
+          ["Written", milliseconds(broker.append_ms.p99), `99 of 100 appends; half in ${milliseconds(broker.append_ms.p50)}`],
+          ["Memory", bytes(broker.memory_bytes), "of the process"],
+        ]),
+        h(
+          "div",
+          { class: "grid", style: { "--column": "26rem" } },
+          timeChart("Time to save (fsync)", { timesMs, series: [{ label: "99 of 100 within", values: series.fsync_p99_ms }], format: milliseconds }),
+          timeChart("Records in", { timesMs, series: [{ label: "in", values: series.appended_records_per_s }], format: rate, axis: compact }),
+        ),
+        h("div", { class: "grid", style: { "--column": "20rem" } }, disk(broker.disk), about(broker)),
+      ];
+    },
+  };
+}
+
+function trouble(partitions) {
+  return card(
+    "In trouble",
+    table({
+      caption: "Partitions in trouble",
+      rows: partitions,
+      key: (each) => `${each.topic}-${each.partition}`,
+      columns: [
+        { name: "partition", label: "Partition", cell: (each) => h("a", { href: link(["topics", each.topic]) }, `${each.topic}-${each.partition}`) },
+        { name: "state", label: "State", cell: statePill },
+        { name: "reason", label: "Why", cell: (each) => each.reason || "see the broker's log" },
+      ],
+    }),
+    { flush: true },
+  );
+}
+
+function disk({ free_bytes: free, size_bytes: size, reserve_bytes: reserve }) {
+  const used = size > 0 ? 1 - free / size : 0;
+  const tone = free <= reserve ? "bad" : used > NEARLY_FULL ? "warn" : "";
+  return card("Disk", [
+    h("p", { class: "disk-line" }, `${bytes(free)} free of ${bytes(size)}`),
+    bar(used, tone),
+    h("p", { class: "faint" }, `Writes are refused when less than ${bytes(reserve)} is free; reads and commits go on.`),
+  ]);
+}
+
+function about(broker) {
+  return card(
+    "About",
+    facts([
+      ["Version", broker.version],
+      ["Clients connect to", h("span", { class: "mono" }, broker.endpoint)],
+      ["Running for", duration((broker.now_ms - broker.started_ms) / 1000)],
+      ["Started", time(broker.started_ms)],
+      ["Clients connected", count(broker.connected_clients)],
+      ["Open files", count(broker.open_files)],
+      ["Holds", `${count(broker.topics)} topics, ${count(broker.partitions)} partitions, ${count(broker.groups)} groups`],
+      ["Changes from here", broker.writes ? "allowed" : "off; start it with --console-writes"],
+    ]),
+  );
+}

@@ -1,0 +1,86 @@
+/* Every topic: what comes in, what goes out, how much it holds. Internal ones last and only on request. */
+
+import { read } from "../api.js";
+import { h } from "../dom.js";
+import { byteRate, bytes, count, rate } from "../format.js";
+import { topicRates } from "../histories.js";
+import { card, pageHead, pill, quietCount, segments } from "../parts.js";
+import { link } from "../router.js";
+import { sparkline } from "../sparkline.js";
+import { ordering, table } from "../tables.js";
+
+export const PARTITION_STATES = {
+  online: { text: "Online", tone: "good" },
+  read_only: { text: "Read-only", tone: "warn" },
+  failed: { text: "Failed", tone: "bad" },
+};
+
+const KINDS = [
+  ["yours", "Topics"],
+  ["letters", "Dead letters"],
+  ["internal", "Internal"],
+];
+
+const kindOf = (topic) => (topic.internal ? "internal" : topic.dead_letters ? "letters" : "yours");
+
+export function topicsView() {
+  const order = ordering("name");
+  let kind = "yours";
+  return {
+    title: "Topics",
+
+    async load(signal) {
+      const { topics } = await read("topics", { signal });
+      const names = topics.filter((topic) => kindOf(topic) === kind).map((topic) => topic.name);
+      await topicRates.refresh(names, signal);
+      return topics;
+    },
+
+    draw(topics, { redraw }) {
+      const chosen = topics.filter((topic) => kindOf(topic) === kind);
+      const choose = (value) => {
+        kind = value;
+        redraw();
+      };
+      return [
+        pageHead("Topics"),
+        card(`${count(chosen.length)} ${chosen.length === 1 ? "topic" : "topics"}`, topicTable(chosen, order, redraw), {
+          flush: true,
+          key: "topics",
+          more: segments("Which topics", KINDS, kind, choose),
+        }),
+      ];
+    },
+  };
+}
+
+export function topicTable(topics, order, redraw) {
+  return table({
+    caption: "Topics",
+    rows: topics,
+    key: (topic) => topic.name,
+    order,
+    redraw,
+    goes: (topic) => link(["topics", topic.name]),
+    none: "None here. A topic appears when it is created: logsvc topic create NAME.",
+    columns: [
+      { name: "name", label: "Topic", sort: (topic) => topic.name, cell: (topic) => h("a", { href: link(["topics", topic.name]) }, topic.name) },
+      { name: "state", label: "State", sort: (topic) => topic.state, cell: statePill },
+      { name: "partitions", label: "Partitions", align: "end", sort: (topic) => topic.partitions, cell: (topic) => count(topic.partitions) },
+      { name: "records", label: "Records", align: "end", sort: (topic) => topic.records, cell: (topic) => quietCount(topic.records) },
+      { name: "size", label: "Size", align: "end", sort: (topic) => topic.size_bytes, cell: (topic) => bytes(topic.size_bytes) },
+      { name: "in", label: "Records in", align: "end", sort: (topic) => topic.appended_records_per_s, cell: (topic) => quietRate(topic.appended_records_per_s, rate) },
+      { name: "hour", label: "In, last hour", kind: "trend", cell: (topic) => sparkline(topicRates.values(topic.name)) },
+      { name: "out", label: "Bytes out", align: "end", sort: (topic) => topic.fetched_bytes_per_s, cell: (topic) => quietRate(topic.fetched_bytes_per_s, byteRate) },
+    ],
+  });
+}
+
+export function statePill(thing) {
+  const { text, tone } = PARTITION_STATES[thing.state] ?? { text: thing.state, tone: "warn" };
+  return pill(text, tone, thing.reason || null);
+}
+
+function quietRate(value, format) {
+  return h("span", { class: value === 0 ? "zero" : null }, format(value));
+}
