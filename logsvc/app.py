@@ -26,7 +26,7 @@ from logsvc.clock import Clock, SystemClock
 from logsvc.config import ServerSettings
 from logsvc.listeners.http import DegradedPartition, Health, HttpListener
 from logsvc.listeners.zmq_router import ZmqRouter
-from logsvc.metrics import BrokerMetrics, PartitionSample, StateSample
+from logsvc.metrics import BrokerMetrics
 from logsvc.storage.disk import Disk, RealDisk
 from logsvc.storage.log_directory import LogDirectory
 from logsvc.storage.partition_log import PartitionState
@@ -81,7 +81,7 @@ class App:
         settings = self._settings
         sys.setswitchinterval(SWITCH_SECONDS)
         _raise_file_limit()
-        metrics = BrokerMetrics(source=self._sample, kafka_names=settings.kafka_exporter_names)
+        metrics = BrokerMetrics(kafka_names=settings.kafka_exporter_metrics)
         if settings.http_port != HTTP_OFF:
             self._http = HttpListener(host=settings.http_host, port=settings.http_port, metrics=metrics, health=self._health)
             self._http.bind()
@@ -103,6 +103,7 @@ class App:
             unsaturated=lambda: router.resume(),
         )
         broker.load()
+        metrics.source = broker.samples
         self._router = router = ZmqRouter(
             settings.bind,
             broker.receive,
@@ -133,23 +134,6 @@ class App:
             await self._http.stop()
         if self._logs is not None:
             self._logs.close()
-
-    def _sample(self) -> StateSample:
-        if self._logs is None or self._broker is None or self._stopping:
-            return StateSample()
-        partitions = [
-            PartitionSample(
-                topic=log.topic,
-                partition=log.partition,
-                start_offset=log.start_offset,
-                end_offset=log.high_watermark,
-                size_bytes=log.size_bytes,
-                state=str(log.state),
-            )
-            for topic in self._logs.topics.values()
-            for log in topic.partitions
-        ]
-        return StateSample(partitions=partitions, groups=self._broker.groups.samples())
 
     def _health(self) -> Health:
         degraded = []

@@ -107,4 +107,4 @@ class ServerSettings(BaseSettings):
     shutdown_timeout_ms: int = Field(default=10_000, description="how long SIGTERM waits for requests being worked on")
     sync_threads: int = Field(default=4, ge=2, le=64, description="threads that fsync and compact")
     log_json: bool = Field(default=False, description="log as JSON lines")
-    kafka_exporter_names: bool = Field(default=False, description="serve metrics under kafka_exporter's names too")
+    kafka_exporter_metrics: bool = Field(default=False, description="serve metrics under kafka_exporter's names too")

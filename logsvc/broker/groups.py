@@ -39,7 +39,7 @@ from logsvc.coordinator.events import (
 )
 from logsvc.coordinator.state_log import RecordType
 from logsvc.coordinator.state_log import decode as decode_state
-from logsvc.metrics import BrokerMetrics, GroupSample
+from logsvc.metrics import BrokerMetrics, Sample
 from logsvc.storage.log_directory import LogDirectory
 from logsvc.storage.partition_log import PartitionLog
 from logsvc_common.batch import RecordData, check_crc, decode, encode, parse_header, split
@@ -89,7 +89,7 @@ class GroupsHandler:
         self._stopping = False
         self._unavailable: LogsvcError | None = None
         self._log: PartitionLog
-        self._views = GroupViews(self._coordinator, logs, self._now)
+        self._views = GroupViews(self._coordinator, logs, self._now, clock.seconds)
         self._admin = GroupAdmin(self._coordinator, logs, clock, metrics, self._handle)
 
     # State
@@ -134,9 +134,9 @@ class GroupsHandler:
             raise self._unavailable
         handler(exchange)
 
-    def samples(self) -> list[GroupSample]:
-        """Every group for the metrics; none while the groups are not served."""
-        return [] if self._unavailable is not None else self._views.samples()
+    def samples(self) -> Iterator[Sample | None]:
+        """Every group for the metrics, in short steps; none while the groups are not served."""
+        return iter(()) if self._unavailable is not None else self._views.samples()
 
     def _load(self) -> None:
         if GROUPS_TOPIC not in self._logs.topics:

@@ -17,7 +17,11 @@ from logsvc.broker.exchange import Exchange, Send
 from logsvc.broker.fetch import FetchHandler
 from logsvc.broker.group_commit import GroupCommit
 from logsvc.broker.groups import GroupsHandler
+from logsvc.broker.history import History
+from logsvc.broker.history_keeper import HistoryKeeper
+from logsvc.broker.letter_piles import LetterPiles
 from logsvc.broker.produce import ProduceHandler
+from logsvc.broker.sampler import Sampler
 from logsvc.broker.upkeep import Upkeep
 from logsvc.clock import Clock
 from logsvc.config import ServerSettings
@@ -72,6 +76,8 @@ class Broker:
         self._timer_ms = 0
         self._retention_due_ms = clock.monotonic_ms() + settings.retention_check_ms
         self.stopping = False
+        self.history = History()
+        self._history_due_ms = clock.monotonic_ms()
 
         group_commit = GroupCommit(
             run_in_thread,
@@ -94,6 +100,9 @@ class Broker:
             changed=self._topic_changed,
             deleted=self._topic_deleted,
         )
+        self.letter_piles = LetterPiles(logs)
+        self.samples = Sampler(logs, self.letter_piles, self.groups.samples, clock.wall_ms).samples
+        self._keeper = HistoryKeeper(self.history, logs, metrics, self.groups.samples, clock, loop.call_soon)
         self._dispatcher = Dispatcher(self._handlers(), send, metrics)
 
     def _handlers(self) -> dict[Api, Handler]:
@@ -153,7 +162,7 @@ class Broker:
         if flush_ms is not None:
             flush_ms = monotonic_ms + max(0, flush_ms - self._clock.wall_ms())
         waits = (self._fetch.parked.next_deadline_ms(), self.groups.next_deadline_ms(), flush_ms)
-        first_ms = min([self._retention_due_ms, *(wait for wait in waits if wait is not None)])
+        first_ms = min([self._retention_due_ms, self._history_due_ms, *(wait for wait in waits if wait is not None)])
         if self._timer is not None:
             if self._timer_ms <= first_ms:
                 return
@@ -172,6 +181,9 @@ class Broker:
             self._fetch.expire(monotonic_ms)
             self.groups.expire(monotonic_ms)
             self._appender.sync_due(self._clock.wall_ms())
+            if monotonic_ms >= self._history_due_ms:
+                self._history_due_ms = monotonic_ms + self.history.interval_ms
+                self._keeper.begin()
             if monotonic_ms >= self._retention_due_ms:
                 self._retention_due_ms = monotonic_ms + self._settings.retention_check_ms
                 self._upkeep.run(self._clock.wall_ms())

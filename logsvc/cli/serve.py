@@ -39,9 +39,9 @@ def serve(
         int | None, typer.Option(help="0 takes any free one, -1 serves none. [default: 9293]", show_default=False)
     ] = None,
     log_json: Annotated[bool | None, typer.Option("--log-json", help="Log as JSON lines.", show_default=False)] = None,
-    kafka_exporter_names: Annotated[
+    kafka_exporter_metrics: Annotated[
         bool | None,
-        typer.Option("--kafka-exporter-names", help="Serve metrics under kafka_exporter's names too.", show_default=False),
+        typer.Option("--kafka-exporter-metrics", help="Serve metrics under kafka_exporter's names too.", show_default=False),
     ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     format: Annotated[Format, typer.Option(help="How to say where it listens.")] = Format.TEXT,
@@ -63,7 +63,7 @@ def serve(
         "http_host": http_host,
         "http_port": http_port,
         "log_json": log_json,
-        "kafka_exporter_names": kafka_exporter_names,
+        "kafka_exporter_metrics": kafka_exporter_metrics,
     }
     settings = _settings({name: str(value) for name, value in given.items() if value is not None})
     _refuse_other_hosts(settings)

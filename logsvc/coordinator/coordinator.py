@@ -36,6 +36,7 @@ from logsvc.coordinator.group import Group
 from logsvc.coordinator.limits import DEFAULT_LIMITS, CoordinatorLimits
 from logsvc.coordinator.members import REFUSED_RETRY_MS, Members, released
 from logsvc.coordinator.redrive import Redrives
+from logsvc.coordinator.standings import Positions, Standing, positions, standing
 from logsvc.coordinator.state_log import GroupMeta, RecordType, decode, group_record
 from logsvc.coordinator.timers import Timers
 from logsvc.coordinator.views import GroupView, view
@@ -309,6 +310,20 @@ class Coordinator:
     def groups(self, now: Now) -> list[GroupView]:
         """Every group, by name."""
         return [view(group, now.monotonic_ms, self._limits) for _, group in sorted(self._groups.items())]
+
+    def group_names(self) -> list[str]:
+        """In order."""
+        return sorted(self._groups)
+
+    def standing(self, group: str) -> Standing | None:
+        """How a group stands, without its partitions; None when there is none of that name."""
+        found = self._groups.get(group)
+        return None if found is None else standing(found)
+
+    def positions(self, group: str, rows_max: int) -> Iterator[Positions]:
+        """Where a group stands, `rows_max` partitions at a time; nothing when there is none of that name."""
+        found = self._groups.get(group)
+        return iter(()) if found is None else positions(found, rows_max)
 
     def describe(self, group: str, now: Now) -> GroupView:
         """Raises UnknownGroup."""

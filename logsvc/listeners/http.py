@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import logsvc
+from logsvc.listeners.scrape import Scrapes
 from logsvc.metrics import BrokerMetrics
 from logsvc_common.errors import AddressInUse, StartError
 
@@ -159,11 +160,10 @@ def build_app(metrics: BrokerMetrics, health: Callable[[], Health]) -> "Starlett
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 
+    scrapes = Scrapes(metrics)
+
     async def metrics_page(request: Request) -> Response:
-        # The state is read here, in the loop that owns it; making text of ten thousand series must not stall that loop.
-        state = metrics.sample()
-        body, content_type = await asyncio.to_thread(metrics.render, state, request.headers.get("accept", ""))
-        return Response(body, headers={"content-type": content_type})
+        return scrapes.answer(request.headers.get("accept", ""))
 
     async def healthz(_: Request) -> Response:
         now = health()

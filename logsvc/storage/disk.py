@@ -60,6 +60,7 @@ class Disk(Protocol):
     def rmdir(self, path: str) -> None: ...
     def sync_dir(self, path: str) -> None: ...
     def free_bytes(self, path: str) -> int: ...
+    def total_bytes(self, path: str) -> int: ...
     def lock(self, path: str) -> File:
         """Take the lock file for as long as the result stays open. Raises DataFolderLocked when another process has it."""
 
@@ -134,6 +135,10 @@ class RealDisk:
     def free_bytes(self, path: str) -> int:
         found = os.statvfs(path)
         return found.f_bavail * found.f_frsize
+
+    def total_bytes(self, path: str) -> int:
+        found = os.statvfs(path)
+        return found.f_blocks * found.f_frsize
 
     def lock(self, path: str) -> File:
         # flock, not fcntl locks: those are dropped when any descriptor of the file is closed by this process.

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from logsvc.config import TopicConfig
 from logsvc.storage import checkpoint as checkpoints
@@ -63,6 +63,14 @@ class Topic:
     def to_file(self, partitions: int | None = None) -> TopicFile:
         count = len(self.partitions) if partitions is None else partitions
         return TopicFile(self.name, self.topic_id, count, dict(self.overrides), self.internal)
+
+
+class DiskSpace(NamedTuple):
+    """Below `reserve_bytes` of free space writes are refused."""
+
+    free_bytes: int
+    size_bytes: int
+    reserve_bytes: int
 
 
 class LogDirectory:
@@ -285,6 +293,10 @@ class LogDirectory:
 
     def all_partitions(self) -> list[PartitionLog]:
         return [partition for topic in self.topics.values() for partition in topic.partitions]
+
+    def disk_space(self) -> DiskSpace:
+        """Of the file system that the data folder is on. Raises OSError."""
+        return DiskSpace(self._disk.free_bytes(self.path), self._disk.total_bytes(self.path), self._reserve.reserve_bytes)
 
     def apply_retention(self, now_ms: int) -> int:
         """Run retention on every partition; the number of segments deleted. One that fails is logged and the others go on."""

@@ -17,7 +17,7 @@ class DiskReserve:
     def __init__(self, disk: Disk, path: str, reserve_bytes: int) -> None:
         self._disk = disk
         self._path = path
-        self._reserve_bytes = reserve_bytes
+        self.reserve_bytes = reserve_bytes
         self._interval = max(reserve_bytes // 16, MEASURE_EVERY_BYTES_MIN)
         self._unmeasured = self._interval
         self.full = False
@@ -33,9 +33,9 @@ class DiskReserve:
             free = self._disk.free_bytes(self._path)
         except OSError as error:
             raise DiskFull(f"free space of the disk is not known: {error}") from error
-        self.full = free - size < self._reserve_bytes
+        self.full = free - size < self.reserve_bytes
         if self.full:
             raise DiskFull(
-                f"{free} bytes are free on the disk and {self._reserve_bytes} are kept in reserve: writes are refused"
+                f"{free} bytes are free on the disk and {self.reserve_bytes} are kept in reserve: writes are refused"
             )
         self._unmeasured = 0

@@ -292,6 +292,9 @@ class SimulatedDisk:
     def free_bytes(self, path: str) -> int:
         return self.room()
 
+    def total_bytes(self, path: str) -> int:
+        return min(self.capacity_bytes, 1 << 40)
+
     def lock(self, path: str) -> File:
         if path in self.locks:
             raise DataFolderLocked(locked_message(path, "1"))

@@ -86,10 +86,11 @@ class SimulatedService:
         self._correlation_id = 0
         settings = ServerSettings(http_port=-1, disk_reserve_bytes=0)
         self.logs = LogDirectory.open(self.disk, "/data", now_ms=self.time.wall_ms())
+        self.metrics = BrokerMetrics()
         self.broker = Broker(
             settings,
             self.logs,
-            BrokerMetrics(),
+            self.metrics,
             self.time,
             broker_id=f"life-{seed}",
             random_63=lambda: self.rng.getrandbits(62),

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from logsvc.metrics import BrokerMetrics, StateSample
+from logsvc.metrics import BrokerMetrics
 from logsvc_common.batch import RawRecord
 from logsvc_common.messages import DescribeGroup, DescribeGroupReply, ListGroups, ListGroupsReply
 from logsvc_common.retry import RetryPolicy
@@ -121,9 +121,7 @@ def listed_breaker(service: SimulatedService) -> str:
 
 
 def breaker_gauge(service: SimulatedService) -> float:
-    metrics = BrokerMetrics()
-    state = StateSample(groups=service.broker.groups.samples())
-    lines = metrics.render(state)[0].decode().splitlines()
+    lines = BrokerMetrics(source=service.broker.groups.samples).render()[0].decode().splitlines()
     return float(next(line.split()[-1] for line in lines if line.startswith('logsvc_breaker_open{group="g"}')))
 
 

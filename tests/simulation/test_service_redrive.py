@@ -204,9 +204,7 @@ class TestACrashAtEveryOperation:
 def test_a_redriven_record_is_handed_out_as_its_producer_sent_it() -> None:
     service = with_letters(seed=2)
     assert run_redrive(service).redriven == len(FAILED)
-    labels = {"group": GROUP, "topic": TOPIC}
-    registry = service.broker.groups._metrics.registry
-    assert registry.get_sample_value("logsvc_redriven_records_total", labels) == len(FAILED)
+    assert service.metrics.group(GROUP, TOPIC).redriven.value == len(FAILED)
     assert due(service) == {n: original(n) for n in FAILED}
 
 

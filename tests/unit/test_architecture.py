@@ -73,7 +73,7 @@ DOORS = {
     "uvicorn": {"logsvc/listeners"},
     "pydantic": {"logsvc/config.py", "logsvc/cli/serve.py"},
     "pydantic_settings": {"logsvc/config.py"},
-    "prometheus_client": {"logsvc/metrics.py", "logsvc/listeners"},
+    "prometheus_client": {"logsvc/metrics"},
 }
 
 

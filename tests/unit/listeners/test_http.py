@@ -6,14 +6,14 @@ import signal
 import socket
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from logsvc.listeners.http import DegradedPartition, Health, HttpListener
-from logsvc.metrics import BrokerMetrics, PartitionSample, StateSample
+from logsvc.metrics import BrokerMetrics, DiskSample, PartitionColumns, Sample
 from logsvc_common.errors import AddressInUse, StartError
 
 READY = Health(recovered=True, started_ms=1_000)
@@ -49,12 +49,12 @@ def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 def test_metrics_are_served_as_prometheus_text() -> None:
     async def scenario() -> None:
-        metrics = BrokerMetrics(source=lambda: StateSample([PartitionSample("orders", 0, 0, 5, 100)]))
+        metrics = BrokerMetrics(source=lambda: [PartitionColumns([("orders", 0)], [0], [5], [100], ["online"])])
         async with listening(metrics=metrics) as listener:
             status, content_type, body = await get(f"{listener.url}/metrics")
         assert status == 200
         assert content_type.startswith("text/plain; version=0.0.4")
-        assert 'logsvc_partition_end_offset{partition="0",topic="orders"} 5.0' in body
+        assert 'logsvc_partition_end_offset{topic="orders",partition="0"} 5' in body
 
     run(scenario)
 
@@ -73,9 +73,9 @@ def test_the_state_is_read_in_the_event_loop_that_owns_it() -> None:
     async def scenario() -> None:
         loops = []
 
-        def source() -> StateSample:
+        def source() -> Iterator[Sample]:
             loops.append(asyncio.get_running_loop())  # RuntimeError in any other thread
-            return StateSample()
+            yield DiskSample(1, 2, 3)
 
         async with listening(metrics=BrokerMetrics(source=source)) as listener:
             status, _, _ = await get(f"{listener.url}/metrics")
