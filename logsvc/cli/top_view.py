@@ -10,6 +10,7 @@ Colour repeats what a word says already; nothing is lost without it.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from textwrap import wrap
 from typing import Generic, TypeVar
 
 from rich.cells import cell_len
@@ -32,6 +33,12 @@ HEAD_HEIGHT_MIN = 9  # below, the answers are left out
 BLANK_HEIGHT_MIN = 18  # below, nothing is spent on blank lines
 BOTH_TABLES_ROWS_MIN = 8
 
+_MEANINGS = (
+    "BEHIND: age of the first record not consumed.",
+    "FAILED: records to be tried again, parked or paused; LETTERS: what the dead-letter topics hold.",
+    "DONE IN: at the pace of the last seconds. TREND: from 0 to its own highest value.",
+)
+
 _STYLE = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.BAD: "bold red"}
 
 
@@ -43,6 +50,10 @@ class Status:
     interval_s: float
     now_s: float
     error: str = ""
+
+    def is_late(self, broker: BrokerRow) -> bool:
+        """The last sample is so old that the broker may be gone."""
+        return self.now_s - broker.at_s > STALE_INTERVALS * max(1.0, self.interval_s)
 
 
 Cell = tuple[str, str]  # text and style
@@ -145,7 +156,7 @@ def frame(overview: Overview, screen: Screen, status: Status, width: int, height
     roomy = height >= BLANK_HEIGHT_MIN
     lines = [pen.title(overview.broker, screen, status)]
     if height >= HEAD_HEIGHT_MIN:
-        lines += [pen.answer(answer) for answer in answers(overview, status)]
+        lines += [pen.answer(answer) for answer in answers(overview, status, paused=screen.paused)]
     foot = [pen.foot(screen)] if height >= HEAD_HEIGHT_MIN else []
     if roomy:
         lines.append(Text())
@@ -191,9 +202,9 @@ class Answer:
         return self.head + "; ".join([*self.parts[:told], *more, *([self.tail] if self.tail else [])])
 
 
-def answers(overview: Overview, status: Status) -> list[Answer]:
+def answers(overview: Overview, status: Status, *, paused: bool = False) -> list[Answer]:
     """Is anyone behind, what is failing, is the broker well."""
-    return [_who_is_behind(overview), _what_fails(overview), _is_it_well(overview.broker, status)]
+    return [_who_is_behind(overview), _what_fails(overview), _is_it_well(overview.broker, status, paused)]
 
 
 def _who_is_behind(overview: Overview) -> Answer:
@@ -225,10 +236,10 @@ def _badness(row: GroupRow) -> tuple[bool, int, str]:
     return row.breaker != "open", -row.failed_total, row.group
 
 
-def _is_it_well(broker: BrokerRow, status: Status) -> Answer:
-    if status.error:
-        age_s = status.now_s - broker.at_s
-        return Answer("broker", Severity.BAD, f"no answer for {short_age(age_s * 1_000)}: {safe(status.error)}")
+def _is_it_well(broker: BrokerRow, status: Status, paused: bool) -> Answer:
+    if not paused and (status.error or status.is_late(broker)):
+        why = f": {safe(status.error)}" if status.error else ""
+        return Answer("broker", Severity.BAD, f"no answer for {short_age((status.now_s - broker.at_s) * 1_000)}{why}")
     facts = [count_of(broker.partitions, "partition"), human_bytes(broker.size_bytes)]
     if broker.rate_per_s is not None:
         facts.append(f"{short_count(broker.rate_per_s)} records/s in")
@@ -260,7 +271,7 @@ class _Pen:
     def title(self, broker: BrokerRow, screen: Screen, status: Status) -> Text:
         """Who is asked, and how the screen is set."""
         clock = datetime.fromtimestamp(broker.wall_ms / 1_000, UTC).strftime("%H:%M:%SZ")
-        late = status.now_s - broker.at_s > STALE_INTERVALS * max(1.0, status.interval_s)
+        late = status.is_late(broker)
         how = "PAUSED" if screen.paused else "LATE" if late else f"every {status.interval_s:g} s"
         dot = f" {self._glyphs.dot} "
         right = f"{how}{dot}by {screen.order}{dot}{clock}"
@@ -287,12 +298,8 @@ class _Pen:
     def help(self, room: int) -> list[Text]:
         """What the keys do, and what the words mean."""
         lines = [self._line((padded(key, 11), "bold"), (what, "")) for key, what in HELP]
-        words = (
-            "LAG records from the committed offset to the end; BEHIND the age of the first of them.",
-            "FAILED records that wait, are tried again or parked; LETTERS records in the dead-letter topics.",
-            "DONE IN at the pace of the last seconds. A sparkline goes from 0 to its own highest value.",
-        )
-        return [*lines, Text(), *(self._line((word, "dim")) for word in words)][: max(0, room)]
+        words = [line for meaning in _MEANINGS for line in wrap(meaning, max(1, self._width), subsequent_indent="  ")]
+        return [*lines, Text(), *(self._line((line, "dim")) for line in words)][: max(0, room)]
 
     def table(
         self, table: Table[RowT], rows: Sequence[RowT], offset: int, room: int, order: Order, *, focus: bool
