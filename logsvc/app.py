@@ -5,7 +5,7 @@
     2  data folder locked, every partition recovered   2  long polls answered, appends synced, answers sent
     3  groups rebuilt from their log                   3  ZeroMQ closed
     4  ZeroMQ bound and read: clients are served       4  HTTP closed
-    5  HTTP served: metrics, health                    5  every log closed with a checkpoint, the folder unlocked
+    5  HTTP served: metrics, health, API, console      5  every log closed with a checkpoint, the folder unlocked
 
 A start that fails undoes what it had done and raises a StartError that says what to do next.
 """
@@ -24,6 +24,7 @@ from logsvc.broker.loop import Broker
 from logsvc.broker.sync_threads import SyncThreads
 from logsvc.clock import Clock, SystemClock
 from logsvc.config import ServerSettings
+from logsvc.listeners.api.backend import Backend, allowed_hosts
 from logsvc.listeners.http import DegradedPartition, Health, HttpListener
 from logsvc.listeners.zmq_router import ZmqRouter
 from logsvc.metrics import BrokerMetrics
@@ -115,7 +116,7 @@ class App:
         router.start()
         self._ready = True
         if self._http is not None:
-            await self._http.start()
+            await self._http.start(self._backend(broker, router))
 
     async def stop(self) -> None:
         """Stop in good order. May be called at any time, also after a start that failed, also twice."""
@@ -134,6 +135,20 @@ class App:
             await self._http.stop()
         if self._logs is not None:
             self._logs.close()
+
+    def _backend(self, broker: Broker, router: ZmqRouter) -> Backend:
+        assert self._logs is not None
+        return Backend(
+            call=broker.call,
+            clock=self._clock,
+            endpoint=router.endpoint,
+            hosts=allowed_hosts(self._settings.http_host, self._settings.http_allowed_hosts),
+            writes=self._settings.console_writes,
+            token=secrets.token_urlsafe(),
+            health=self._health,
+            history=broker.history,
+            disk_space=self._logs.disk_space,
+        )
 
     def _health(self) -> Health:
         degraded = []

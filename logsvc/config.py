@@ -97,6 +97,8 @@ class ServerSettings(BaseSettings):
     bind: str = Field(default="tcp://127.0.0.1:9292", description="where clients connect; port 0 = any free one")
     http_host: str = Field(default="127.0.0.1", description="where metrics and health are served")
     http_port: int = Field(default=9293, ge=-1, le=65_535, description="0 = any free one, -1 = none")
+    http_allowed_hosts: str = Field(default="", description="more names that browsers may reach the console by; commas between")
+    console_writes: bool = Field(default=False, description="let the console and the HTTP API change things")
     frame_bytes_max: int = Field(default=72 << 20, ge=1 << 20, description="largest frame a peer may send")
     in_flight_bytes_max: int = Field(default=256 << 20, description="request bytes being worked on, all peers together")
     peer_queue_bytes_max: int = Field(default=64 << 20, description="answers waiting for one slow peer")

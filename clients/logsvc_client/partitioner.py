@@ -5,12 +5,9 @@ without one stick to a partition until its batch is closed, then move to another
 small ones, and an even spread over time.
 """
 
-from logsvc_common.keys import murmur2
+from logsvc_common.keys import partition_for
 
-
-def partition_for(key: bytes, partitions: int) -> int:
-    """The partition of a key among `partitions`."""
-    return (murmur2(key) & 0x7FFFFFFF) % partitions
+__all__ = ["next_sticky", "partition_for"]
 
 
 def next_sticky(current: int, partitions: int, choice: int) -> int:

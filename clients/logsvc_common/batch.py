@@ -177,8 +177,14 @@ def decode(batch: Buffer) -> list[RawRecord]:
     return decode_into(batch, list)
 
 
-def decode_into(batch: Buffer, build: Callable[[Iterable[RawRecord]], list[RecordT]]) -> list[RecordT]:
-    """As `decode`, of what `build` makes of the records while they are read.
+def decode_into(
+    batch: Buffer,
+    build: Callable[[Iterable[RawRecord]], list[RecordT]],
+    *,
+    inflated_bytes_max: int | None = None,
+) -> list[RecordT]:
+    """As `decode`, of what `build` makes of the records while they are read; it need not take them all. `inflated_bytes_max`
+    lowers the limit.
 
     The garbage collector tracks the codec's own records. A `build` that turns each into something it does not track, before
     it takes the next, spares it from walking thousands of them; that halves the cost of reading.
@@ -187,7 +193,8 @@ def decode_into(batch: Buffer, build: Callable[[Iterable[RawRecord]], list[Recor
     if header.size != len(batch):
         raise CorruptBatch(f"a batch of {header.size} bytes in {len(batch)} bytes")
     try:
-        records = build(DefaultRecordBatch(_inflate(batch, header.codec) if header.codec else _followed(batch)))
+        limit = inflated_bytes_max or DECODED_BYTES_MAX
+        records = build(DefaultRecordBatch(_inflate(batch, header.codec, limit) if header.codec else _followed(batch)))
     except CorruptBatch:
         raise
     except Exception as error:
@@ -207,13 +214,13 @@ def _followed(batch: Buffer) -> Buffer:
     return batch
 
 
-def _inflate(batch: Buffer, codec: int) -> memoryview:
+def _inflate(batch: Buffer, codec: int, bytes_max: int) -> memoryview:
     """The same batch with its records uncompressed. Length and CRC in its header are still those of the compressed one."""
     if codec not in _DECOMPRESSORS:
         raise CorruptBatch(f"codec {codec} is not known")
     decompress, ratio_max = _DECOMPRESSORS[codec]
     packed = memoryview(batch)[HEADER_BYTES:]
-    room_max = min(len(packed) * ratio_max, DECODED_BYTES_MAX)
+    room_max = min(len(packed) * ratio_max, bytes_max)
     room = min(_INFLATE_FIRST_BYTES, room_max)
     while True:
         plain = bytearray(HEADER_BYTES + room)

@@ -37,3 +37,8 @@ _hash: Callable[[bytes, int], int] = _compiled or murmur2_pure
 def murmur2(key: bytes) -> int:
     """Kafka's hash of a key (seed 0x9747b28c), unsigned."""
     return _hash(key, SEED)
+
+
+def partition_for(key: bytes, partitions: int) -> int:
+    """The partition of a key among `partitions`, as Kafka's `BuiltInPartitioner` places it."""
+    return (murmur2(key) & 0x7FFFFFFF) % partitions

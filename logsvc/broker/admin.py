@@ -8,6 +8,7 @@ from logsvc.storage.partition_log import PartitionLog
 from logsvc_common.errors import InternalTopic, InvalidPartitions, LogsvcError, UnknownTopic
 from logsvc_common.messages import (
     EARLIEST,
+    LAST_BATCH,
     LATEST,
     AlterTopic,
     CreateTopic,
@@ -52,7 +53,12 @@ def _describe_partition(log: PartitionLog) -> PartitionDescription:
         size_bytes=log.size_bytes,
         segments=log.segment_count,
         state=str(log.state),
+        reason=log.state_reason,
     )
+
+
+def _time_or_none(timestamp_ms: int | None) -> int:
+    return -1 if timestamp_ms is None else timestamp_ms
 
 
 class AdminHandler:
@@ -151,6 +157,10 @@ class AdminHandler:
                 offset = log.start_offset
             elif wanted.timestamp_ms == LATEST:
                 offset = log.high_watermark
+            elif wanted.timestamp_ms == LAST_BATCH:
+                if log.high_watermark > log.start_offset:
+                    offset = log.high_watermark - 1
+                    timestamp_ms = _time_or_none(log.timestamp_at(offset))
             elif (found := log.offset_for_time(wanted.timestamp_ms)) is not None:
                 offset, timestamp_ms = found
         except LogsvcError as error:

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from logsvc.broker.exchange import Exchange, Send
+from logsvc.broker.exchange import Exchange, LocalAnswer, LocalExchange, Send
 from logsvc.metrics import BrokerMetrics
 from logsvc_common.batch import Buffer
 from logsvc_common.errors import InternalError, LogsvcError
-from logsvc_common.frames import FrameError, decode_request, encode_error
-from logsvc_common.messages import Api
+from logsvc_common.frames import FrameError, decode_request, encode_error, encode_request
+from logsvc_common.messages import Api, Request
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +42,29 @@ class Dispatcher:
             self.undecodable += 1
             self._send(peer, encode_error(error.correlation_id or NO_CORRELATION_ID, error.cause))
             return
+        exchange: Exchange[Any] = Exchange(
+            peer, request.api, request.correlation_id, request.body, request.payload, self._send, self._begin(request.api)
+        )
+        guarded(self._handlers[request.api], exchange)
+
+    def call(self, body: Request, payload: Sequence[Buffer] = ()) -> "asyncio.Future[LocalAnswer]":
+        """Handle a request of this process, in a running event loop. The future has its answer, or the typed error.
+
+        It passes the decoder that requests of peers pass, so that every limit of a message holds for it too.
+        """
+        answer: asyncio.Future[LocalAnswer] = asyncio.get_running_loop().create_future()
+        try:
+            request = decode_request(encode_request(NO_CORRELATION_ID, body, payload))
+        except FrameError as error:
+            answer.set_exception(error.cause)
+            return answer
+        exchange = LocalExchange(request.api, request.body, request.payload, answer, self._begin(request.api))
+        guarded(self._handlers[request.api], exchange)
+        return answer
+
+    def _begin(self, api: Api) -> Callable[[LogsvcError | None], None]:
+        """Count a request; what comes back is called when it has been answered."""
         started = time.perf_counter()
-        api = request.api
 
         def ended(error: LogsvcError | None) -> None:
             self.open_requests -= 1
@@ -55,8 +76,7 @@ class Dispatcher:
 
         self.open_requests += 1
         self.idle.clear()
-        exchange: Exchange[Any] = Exchange(peer, api, request.correlation_id, request.body, request.payload, self._send, ended)
-        guarded(self._handlers[api], exchange)
+        return ended
 
 
 def guarded(handler: Handler, exchange: Exchange[Any]) -> None:

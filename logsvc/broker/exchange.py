@@ -4,8 +4,9 @@ A handler answers exactly once, now or later: a produce waits for its fsync, a l
 bug and asserts.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from logsvc_common.batch import Buffer
 from logsvc_common.errors import LogsvcError
@@ -58,3 +59,44 @@ class Exchange(Generic[RequestT]):
     def is_open(self) -> bool:
         """True until it is answered."""
         return self._ended is not None
+
+
+class LocalAnswer(NamedTuple):
+    """What a handler replied to a caller in this process."""
+
+    body: Any
+    payload: Sequence[Buffer]
+
+
+class LocalExchange(Exchange[RequestT]):
+    """A request of this process: its answer goes into a future, as it is, instead of into frames.
+
+    A caller that has given up, by cancelling the future, is not told any more.
+    """
+
+    __slots__ = ("_answer",)
+
+    def __init__(
+        self,
+        api: Api,
+        body: RequestT,
+        payload: Sequence[Buffer],
+        answer: "asyncio.Future[LocalAnswer]",
+        ended: Callable[[LogsvcError | None], None],
+    ) -> None:
+        super().__init__(b"", api, 0, body, payload, _send_nothing, ended)
+        self._answer = answer
+
+    def reply(self, body: Message, payload: Sequence[Buffer] = ()) -> None:
+        self._end(None)
+        if not self._answer.done():
+            self._answer.set_result(LocalAnswer(body, payload))
+
+    def refuse(self, error: LogsvcError) -> None:
+        self._end(error)
+        if not self._answer.done():
+            self._answer.set_exception(error)
+
+
+def _send_nothing(_peer: bytes, _frames: list[Buffer]) -> None:
+    raise AssertionError("an answer inside the process is not sent")

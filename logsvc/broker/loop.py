@@ -13,7 +13,7 @@ import logsvc
 from logsvc.broker.admin import AdminHandler
 from logsvc.broker.appender import Appender
 from logsvc.broker.dispatcher import Dispatcher, Handler
-from logsvc.broker.exchange import Exchange, Send
+from logsvc.broker.exchange import Exchange, LocalAnswer, Send
 from logsvc.broker.fetch import FetchHandler
 from logsvc.broker.group_commit import GroupCommit
 from logsvc.broker.groups import GroupsHandler
@@ -29,7 +29,8 @@ from logsvc.metrics import BrokerMetrics
 from logsvc.storage.log_directory import LogDirectory
 from logsvc.storage.partition_log import PartitionLog
 from logsvc_common.batch import Buffer
-from logsvc_common.messages import APIS, Api, Hello, HelloReply
+from logsvc_common.errors import BrokerStopping
+from logsvc_common.messages import APIS, Api, Hello, HelloReply, Request
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +130,17 @@ class Broker:
         """One message from a peer."""
         self._dispatcher.receive(peer, frames)
         self._arm()
+
+    async def call(self, body: Request, payload: Sequence[Buffer] = ()) -> LocalAnswer:
+        """One request of this process, by the handlers that requests of peers go to; (body, payload) of its answer.
+
+        Raises the typed error it is refused with, InvalidRequest when it breaks a limit of its message, BrokerStopping.
+        """
+        if self.stopping:
+            raise BrokerStopping("the broker is shutting down")
+        answer = self._dispatcher.call(body, payload)
+        self._arm()
+        return await answer
 
     def _from_thread(self, call: Callable[[], None]) -> None:
         call()

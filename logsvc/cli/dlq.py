@@ -7,9 +7,7 @@ on in the broker, whoever started it.
 
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import msgspec
@@ -26,74 +24,41 @@ from logsvc.cli.reading import Span, find_spans, read
 from logsvc.cli.where import SinceOption, UntilOption, WhereOption, parse_where
 from logsvc_client import Admin, Record
 from logsvc_common.errors import UnknownGroup, UnknownTopic
+from logsvc_common.letter_pile import ERRORS_LETTERS_MAX, Pile
 from logsvc_common.letters import matches
 from logsvc_common.messages import LetterTopic, RedriveFilter
 from logsvc_common.names import is_dead_letter
 
 app = noun("Look at dead letters, put them back, throw them away: records whose attempts are spent.")
 
-ERRORS_LETTERS_MAX = 1_000  # the newest letters of a partition, whose errors are counted
-ERRORS_SHOWN = 3
 ERROR_CHARACTERS = 60
 
 
-@dataclass
-class Pile:
-    """The dead letters of one topic."""
+def _document(pile: Pile) -> dict[str, Any]:
+    return {
+        "topic": pile.topic,
+        "source": pile.source or None,
+        "group": pile.group or None,
+        "letters": pile.letters,
+        "redriven": pile.redriven,
+        "oldest_ms": pile.oldest_ms,
+        "newest_ms": pile.newest_ms,
+        "errors": [{"count": error.letters, "kind": error.kind, "error": error.message} for error in pile.top_errors()],
+    }
 
-    topic: str
-    letters: int = 0
-    redriven: int = 0
-    source: str = ""
-    group: str = ""
-    oldest_ms: int | None = None
-    newest_ms: int | None = None
-    errors: Counter[str] = field(default_factory=Counter)  # by exception class, or by message where there is none
-    samples: dict[str, str] = field(default_factory=dict)  # the newest message of each
 
-    def add(self, record: Record) -> None:
-        """Take one of the letters into account."""
-        letter = letter_of(record)
-        self.source, self.group = letter.topic or self.source, letter.group or self.group
-        self.oldest_ms = letter.died_ms if self.oldest_ms is None else min(letter.died_ms, self.oldest_ms)
-        self.newest_ms = letter.died_ms if self.newest_ms is None else max(letter.died_ms, self.newest_ms)
-
-    def count(self, record: Record) -> None:
-        """Count its error."""
-        letter = letter_of(record)
-        kind = letter.exception_class or letter.error or "unknown"
-        self.errors[kind] += 1
-        self.samples[kind] = letter.error or ""
-
-    def document(self) -> dict[str, Any]:
-        return {
-            "topic": self.topic,
-            "source": self.source or None,
-            "group": self.group or None,
-            "letters": self.letters,
-            "redriven": self.redriven,
-            "oldest_ms": self.oldest_ms,
-            "newest_ms": self.newest_ms,
-            "errors": [
-                {"count": count, "kind": kind, "error": self.samples[kind]}
-                for kind, count in self.errors.most_common(ERRORS_SHOWN)
-            ],
-        }
-
-    def row(self, now_ms: int) -> tuple[object, ...]:
-        errors = ", ".join(
-            f"{count} {printable(kind.encode(), ERROR_CHARACTERS)}" for kind, count in self.errors.most_common(ERRORS_SHOWN)
-        )
-        return (
-            self.topic,
-            self.source or "-",
-            self.group or "-",
-            self.letters,
-            self.redriven,
-            "-" if self.oldest_ms is None else format_age(now_ms - self.oldest_ms),
-            "-" if self.newest_ms is None else format_age(now_ms - self.newest_ms),
-            errors or "-",
-        )
+def _row(pile: Pile, now_ms: int) -> tuple[object, ...]:
+    errors = ", ".join(f"{error.letters} {printable(error.kind.encode(), ERROR_CHARACTERS)}" for error in pile.top_errors())
+    return (
+        pile.topic,
+        pile.source or "-",
+        pile.group or "-",
+        pile.letters,
+        pile.redriven,
+        "-" if pile.oldest_ms is None else format_age(now_ms - pile.oldest_ms),
+        "-" if pile.newest_ms is None else format_age(now_ms - pile.newest_ms),
+        errors or "-",
+    )
 
 
 @app.command("list")
@@ -119,17 +84,17 @@ def list_letters(server: ServerOption = DEFAULT_SERVER, format: FormatOption = F
     filled = [span for span in spans if span.end > span.start]
     newest = [span._replace(start=max(span.start, span.end - ERRORS_LETTERS_MAX)) for span in filled]
     for record in _records(server, newest):
-        piles[record.topic].add(record)
-        piles[record.topic].count(record)
+        piles[record.topic].add(letter_of(record))
+        piles[record.topic].count(letter_of(record))
     # Of a long partition the oldest letter is not among those.
     for record in _records(server, [span._replace(end=span.start + 1) for span in filled]):
-        piles[record.topic].add(record)
+        piles[record.topic].add(letter_of(record))
     if format is Format.JSON:
-        write_json([pile.document() for pile in piles.values()])
+        write_json([_document(pile) for pile in piles.values()])
         return
     now_ms = time.time_ns() // 1_000_000
     columns = ("TOPIC", "SOURCE", "GROUP", "LETTERS", "REDRIVEN", "OLDEST", "NEWEST", "TOP ERRORS")
-    write_table(columns, [pile.row(now_ms) for pile in piles.values()])
+    write_table(columns, [_row(pile, now_ms) for pile in piles.values()])
 
 
 def _records(server: str, spans: Sequence[Span]) -> Iterator[Record]:

@@ -33,10 +33,18 @@ def serve(
         ),
     ] = None,
     http_host: Annotated[
-        str | None, typer.Option(help="Where metrics and health are served. [default: 127.0.0.1]", show_default=False)
+        str | None, typer.Option(help="Where console, API and metrics are served. [default: 127.0.0.1]", show_default=False)
     ] = None,
     http_port: Annotated[
         int | None, typer.Option(help="0 takes any free one, -1 serves none. [default: 9293]", show_default=False)
+    ] = None,
+    http_allowed_hosts: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...", help="Names beside localhost that the console may be reached by.", show_default=False),
+    ] = None,
+    console_writes: Annotated[
+        bool | None,
+        typer.Option("--console-writes", help="Let the console redrive, purge, resume and delete.", show_default=False),
     ] = None,
     log_json: Annotated[bool | None, typer.Option("--log-json", help="Log as JSON lines.", show_default=False)] = None,
     kafka_exporter_metrics: Annotated[
@@ -62,6 +70,8 @@ def serve(
         "bind": bind,
         "http_host": http_host,
         "http_port": http_port,
+        "http_allowed_hosts": http_allowed_hosts,
+        "console_writes": console_writes,
         "log_json": log_json,
         "kafka_exporter_metrics": kafka_exporter_metrics,
     }
@@ -113,8 +123,8 @@ def _is_loopback(host: str) -> bool:
 def _announcement(running: App, settings: ServerSettings, format: Format) -> str:
     if format is Format.JSON:
         return json.dumps({"server": running.endpoint, "http_url": running.http_url, "data_dir": settings.data_dir})
-    metrics = f"  metrics {running.http_url}/metrics" if running.http_url else ""
-    return f"logsvc is ready: {running.endpoint}{metrics}  data {settings.data_dir}"
+    console = f"  console {running.http_url}/" if running.http_url else ""
+    return f"logsvc is ready: {running.endpoint}{console}  data {settings.data_dir}"
 
 
 class _JsonLines(logging.Formatter):

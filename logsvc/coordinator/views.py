@@ -58,6 +58,7 @@ def view(group: Group, now_ms: int, limits: CoordinatorLimits) -> GroupView:
                 instance_id=member.instance_id,
                 owned=to_wire(member.assigned.keys() | member.revoking.keys()),
                 target=to_wire(member.target),
+                retry=member.retry,
             )
             for member_id, member in sorted(group.members.items())
         ],

@@ -1,8 +1,10 @@
-"""The HTTP side: metrics and health, served by uvicorn inside the broker's own event loop.
+"""The HTTP side: metrics, health, JSON API and console, served by uvicorn inside the broker's own event loop.
 
-    GET /metrics   200   Prometheus text, or OpenMetrics when the scraper asks for it
-    GET /healthz   200   the loop lives; the body names partitions that are not online
-    GET /readyz    200   recovery is done and the broker is not stopping; 503 otherwise
+    GET /metrics    200   Prometheus text, or OpenMetrics when the scraper asks for it
+    GET /healthz    200   the loop lives; the body names partitions that are not online
+    GET /readyz     200   recovery is done and the broker is not stopping; 503 otherwise
+    /api/v1/...           the JSON API: `logsvc.listeners.api`
+    GET /console/   200   the console's page, where / leads: `logsvc.listeners.console_files`
 
 Everything else is 404. `/healthz` stays 200 with a failed partition: restarting the process is what a supervisor does on a
 failing liveness check, and the other partitions are still serving. Alert on `logsvc_partition_state` instead.
@@ -26,6 +28,9 @@ from logsvc_common.errors import AddressInUse, StartError
 if TYPE_CHECKING:
     import uvicorn
     from starlette.applications import Starlette
+    from starlette.types import ASGIApp
+
+    from logsvc.listeners.api.backend import Backend
 
 GRACE_SECONDS = 2  # how long a scrape being answered may hold up a shutdown
 CONNECTIONS_MAX = 64
@@ -52,7 +57,7 @@ class Health(NamedTuple):
 
 
 class HttpListener:
-    """Serves one broker's metrics and health on one loopback port."""
+    """Serves one broker's pages on one loopback port."""
 
     def __init__(self, *, host: str, port: int, metrics: BrokerMetrics, health: Callable[[], Health]) -> None:
         self._host = host
@@ -98,13 +103,13 @@ class HttpListener:
             return StartError(f"no right to listen on {where}; choose a port above 1023: --http-port PORT")
         return StartError(f"cannot listen for HTTP on {where}: {error.strerror or error}; choose another: --http-host HOST")
 
-    async def start(self) -> None:
-        """Serve. Returns when requests are answered."""
+    async def start(self, backend: "Backend | None" = None) -> None:
+        """Serve. Returns when requests are answered. Without a backend there are metrics and health only."""
         if self._socket is None:
             self.bind()
         assert self._socket is not None
         serves = asyncio.Event()
-        self._server = _make_server(build_app(self._metrics, self._health), serves.set)
+        self._server = _make_server(build_app(self._metrics, self._health, backend), serves.set)
         self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="http listener")
         self._serving.add_done_callback(lambda _: serves.set())
         await serves.wait()
@@ -122,7 +127,7 @@ class HttpListener:
         self._socket = self._server = self._serving = None
 
 
-def _make_server(app: "Starlette", on_serving: Callable[[], None]) -> "uvicorn.Server":
+def _make_server(app: "ASGIApp", on_serving: Callable[[], None]) -> "uvicorn.Server":
     import uvicorn  # not before it is needed: the broker answers ZeroMQ first
 
     class Listener(uvicorn.Server):
@@ -153,8 +158,19 @@ def _make_server(app: "Starlette", on_serving: Callable[[], None]) -> "uvicorn.S
     )
 
 
-def build_app(metrics: BrokerMetrics, health: Callable[[], Health]) -> "Starlette":
-    """The three pages, as an ASGI application."""
+def build_app(metrics: BrokerMetrics, health: Callable[[], Health], backend: "Backend | None" = None) -> "ASGIApp":
+    """All pages, as an ASGI application."""
+    pages = _pages(metrics, health)
+    if backend is None:
+        return pages
+    from logsvc.listeners import console_files
+    from logsvc.listeners.api import routes, security
+
+    pages.router.routes += [*routes.routes(backend), *console_files.routes()]
+    return security.Guard(routes.with_errors(pages), backend.hosts)
+
+
+def _pages(metrics: BrokerMetrics, health: Callable[[], Health]) -> "Starlette":
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import JSONResponse, Response

@@ -70,6 +70,7 @@ from logsvc_common.messages.groups import (
 )
 from logsvc_common.messages.records import (
     EARLIEST,
+    LAST_BATCH,
     LATEST,
     Fetch,
     FetchPartition,
@@ -123,6 +124,7 @@ __all__ = [
     "ENTRIES_MAX",
     "FAILURES_MAX",
     "JOIN_EPOCH",
+    "LAST_BATCH",
     "LATEST",
     "LATEST_OFFSET",
     "LEAVE_EPOCH",

@@ -257,12 +257,15 @@ class DescribeGroup(Request, frozen=True):
 
 
 class MemberDescription(Message, frozen=True):
+    """`retry` is the policy it has joined with, None when it has none."""
+
     member_id: str
     client_id: str
     member_epoch: Int64
     instance_id: str | None
     owned: list[TopicPartitions]
     target: list[TopicPartitions]
+    retry: RetryPolicy | None = None
 
 
 class GroupPartition(Message, frozen=True):

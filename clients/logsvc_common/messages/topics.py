@@ -31,7 +31,8 @@ class Metadata(Request, frozen=True):
 
 
 class PartitionDescription(Message, frozen=True):
-    """`state` is `online`, `read_only` (corrupt) or `failed`; `end_offset` is one past the last record consumers may read."""
+    """`state` is `online`, `read_only` (corrupt) or `failed`; `end_offset` is one past the last record consumers may read.
+    `reason` says why it is not online."""
 
     partition: Int64
     start_offset: Int64
@@ -39,6 +40,7 @@ class PartitionDescription(Message, frozen=True):
     size_bytes: Int64
     segments: Int64
     state: str
+    reason: str = ""
 
 
 class TopicDescription(Result, frozen=True, kw_only=True):

@@ -1,0 +1,127 @@
+"""Who may ask, and who may change something.
+
+The broker listens on this machine only, so whoever reaches the port may read. What remains is the user's own browser: a page
+from elsewhere may send requests to 127.0.0.1, and with a name that it lets point there (DNS rebinding) even read the answers.
+Every request is therefore checked:
+
+* `Host` is a name of this machine, the host that was bound, or one that was allowed by a setting: a rebound name is none.
+* No answer carries CORS headers, and all say same-origin: a foreign page cannot read them.
+
+and one that changes something also for
+
+* writes being switched on at all;
+* `Origin`, when there is one, being the page's own host; `Sec-Fetch-Site`, when there is one, being `same-origin` or `none`;
+* `Content-Type: application/json`, which a foreign page's form cannot send;
+* `X-Logsvc-Token`, which is made at every start and told at `/session`, that a foreign page cannot read. A custom header also
+  makes a browser ask first (a CORS preflight), and nothing here says yes.
+"""
+
+import hmac
+import ipaddress
+from collections.abc import Collection
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from logsvc.listeners.api.backend import Backend
+from logsvc.listeners.api.errors import Refusal, error_response
+
+TOKEN_HEADER = "x-logsvc-token"
+OPEN_PATHS = frozenset(("/metrics", "/healthz", "/readyz"))  # scraped by any name; there is nothing to steal or to change
+
+HEADERS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+}
+
+
+def check_host(headers: Headers, allowed: Collection[str]) -> None:
+    """Raise Refusal unless the request was sent to a name of this broker. The port is not looked at: tunnels change it."""
+    host = headers.get("host", "")
+    name = _name_of(host)
+    if name in allowed or name == "localhost" or _is_loopback(name):
+        return
+    raise Refusal(
+        403,
+        "HOST_NOT_ALLOWED",
+        f"this broker does not answer to the host {host[:100]!r}; ask for it as 127.0.0.1 or localhost, or start it with "
+        f"--http-allowed-hosts (LOGSVC_HTTP_ALLOWED_HOSTS) naming the host if it is meant to be reached so",
+    )
+
+
+def _name_of(host: str) -> str:
+    """The name in a Host header, without its port."""
+    host = host.strip().lower()
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0].removesuffix(".")
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def check_write(request: Request, backend: Backend) -> None:
+    """Raise Refusal unless this request may change something."""
+    headers = request.headers
+    if not backend.writes:
+        raise Refusal(
+            403,
+            "WRITES_DISABLED",
+            "this broker's HTTP API is read-only; start it with `logsvc serve --console-writes` to change that",
+        )
+    origin, host = headers.get("origin"), headers.get("host", "")
+    if origin is not None and origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}"):
+        raise Refusal(403, "ORIGIN_NOT_ALLOWED", f"a page of {origin[:100]!r} may not change anything on {host[:100]!r}")
+    site = headers.get("sec-fetch-site")
+    if site is not None and site not in ("same-origin", "none"):
+        raise Refusal(
+            403, "ORIGIN_NOT_ALLOWED", f"a {site[:100]!r} request may not change anything here; use the console itself"
+        )
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Refusal(415, "UNSUPPORTED_MEDIA_TYPE", "the body must be JSON: send it with Content-Type: application/json")
+    token = headers.get(TOKEN_HEADER, "")
+    if not hmac.compare_digest(token.encode("latin-1"), backend.token.encode()):
+        raise Refusal(
+            403,
+            "TOKEN_INVALID",
+            "send the header X-Logsvc-Token with the token from GET /api/v1/session; it changes at every start",
+        )
+
+
+class Guard:
+    """The whole application behind the host check, with the headers that keep a browser from doing harm on every answer."""
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        if scope["path"] not in OPEN_PATHS:
+            try:
+                check_host(Headers(scope=scope), self._hosts)
+            except Refusal as refusal:
+                await error_response(refusal)(scope, receive, send_guarded)
+                return
+        await self._app(scope, receive, send_guarded)

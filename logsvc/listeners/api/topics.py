@@ -1,0 +1,183 @@
+"""Topics: what there is, how large, how fast, how well; one with its partitions; deleting one."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import msgspec
+
+from logsvc.listeners.api.backend import Backend, checked
+from logsvc.listeners.api.confirm import Confirm, check_confirm
+from logsvc.listeners.api.history import TopicHistory, topic_history
+from logsvc.listeners.api.operations import Given, Operation
+from logsvc_common.messages import (
+    LAST_BATCH,
+    DeleteTopic,
+    ListGroups,
+    ListGroupsReply,
+    ListOffsets,
+    ListOffsetsPartition,
+    ListOffsetsReply,
+    Metadata,
+    MetadataReply,
+    PartitionDescription,
+    TopicDescription,
+    TopicReply,
+)
+from logsvc_common.names import is_dead_letter
+
+logger = logging.getLogger(__name__)
+
+PARTITIONS_AT_ONCE = 200  # whose times are looked up before the event loop gets a turn
+WORST_STATE_FIRST = ("failed", "read_only", "online")
+_FIRST_RECORD_MS = 0  # the first record at or after the epoch
+
+
+class Topic(msgspec.Struct, forbid_unknown_fields=True):
+    """A topic. `records` is the sum of end less start offset, `state` the worst of its partitions'; a rate is null until two
+    moments are known to take it from."""
+
+    name: str
+    internal: bool
+    dead_letters: bool
+    partitions: int
+    records: int
+    size_bytes: int
+    appended_records_per_s: float | None
+    appended_bytes_per_s: float | None
+    fetched_bytes_per_s: float | None
+    state: str
+
+
+class Topics(msgspec.Struct, forbid_unknown_fields=True):
+    """Every topic, by name."""
+
+    topics: list[Topic]
+
+
+class Partition(msgspec.Struct, forbid_unknown_fields=True):
+    """A partition: it holds `start_offset` up to, not including, `end_offset`. The times are those of its first record and
+    of its last batch; null when it is empty or cannot be read. `reason` says why it is not online."""
+
+    partition: int
+    start_offset: int
+    end_offset: int
+    size_bytes: int
+    state: str
+    reason: str
+    segments: int
+    first_timestamp_ms: int | None
+    last_timestamp_ms: int | None
+
+
+class TopicDetail(Topic, forbid_unknown_fields=True):
+    """A topic with its settings, its partitions, and the names of the groups that read it."""
+
+    config: dict[str, str]
+    partition_list: list[Partition]
+    groups: list[str]
+    history: TopicHistory
+
+
+class TopicDeleted(msgspec.Struct, forbid_unknown_fields=True):
+    """The topic that is gone, with as many records."""
+
+    topic: str
+    records: int
+
+
+async def describe(backend: Backend, names: Sequence[str] | None) -> list[TopicDescription]:
+    """Topics with their partitions, all of them for None. Raises UnknownTopic, InvalidTopicName."""
+    reply = await backend.ask(Metadata(None if names is None else list(names), True), MetadataReply)
+    return [checked(topic) for topic in reply.topics]
+
+
+def record_count(partitions: Sequence[PartitionDescription]) -> int:
+    """How many offsets they hold; compaction may have left fewer records."""
+    return sum(part.end_offset - part.start_offset for part in partitions)
+
+
+def _topic(backend: Backend, topic: TopicDescription) -> Topic:
+    states = {part.state for part in topic.partitions}
+    rates = backend.history.topic_rates(topic.topic)
+    return Topic(
+        name=topic.topic,
+        internal=topic.internal,
+        dead_letters=is_dead_letter(topic.topic),
+        partitions=topic.partition_count,
+        records=record_count(topic.partitions),
+        size_bytes=sum(part.size_bytes for part in topic.partitions),
+        appended_records_per_s=rates.appended_records_per_s,
+        appended_bytes_per_s=rates.appended_bytes_per_s,
+        fetched_bytes_per_s=rates.fetched_bytes_per_s,
+        state=next((state for state in WORST_STATE_FIRST if state in states), "online"),
+    )
+
+
+async def list_topics(backend: Backend, given: Given) -> Topics:
+    """List the topics
+
+    The broker's own, whose names begin with `__`, and dead-letter topics are among them.
+    """
+    return Topics([_topic(backend, topic) for topic in await describe(backend, None)])
+
+
+async def get_topic(backend: Backend, given: Given) -> TopicDetail:
+    """Describe a topic"""
+    (found,) = await describe(backend, [given.path["topic"]])
+    groups = (await backend.ask(ListGroups(), ListGroupsReply)).groups
+    times = await _times(backend, found)
+    return TopicDetail(
+        **msgspec.structs.asdict(_topic(backend, found)),
+        config=found.config,
+        partition_list=[
+            Partition(
+                partition=part.partition,
+                start_offset=part.start_offset,
+                end_offset=part.end_offset,
+                size_bytes=part.size_bytes,
+                state=part.state,
+                reason=part.reason,
+                segments=part.segments,
+                first_timestamp_ms=first_ms,
+                last_timestamp_ms=last_ms,
+            )
+            for part, (first_ms, last_ms) in zip(found.partitions, times, strict=True)
+        ],
+        groups=sorted(group.group for group in groups if found.topic in group.topics),
+        history=topic_history(backend.history, found.topic),
+    )
+
+
+async def _times(backend: Backend, topic: TopicDescription) -> list[tuple[int | None, int | None]]:
+    """First and last timestamp of each partition; None where there is none, or where it cannot be read."""
+    times: list[tuple[int | None, int | None]] = []
+    for begin in range(0, len(topic.partitions), PARTITIONS_AT_ONCE):
+        parts = topic.partitions[begin : begin + PARTITIONS_AT_ONCE]
+        wanted = [
+            ListOffsetsPartition(topic.topic, part.partition, time) for part in parts for time in (_FIRST_RECORD_MS, LAST_BATCH)
+        ]
+        results = (await backend.ask(ListOffsets(wanted), ListOffsetsReply)).results
+        found = [result.timestamp_ms if result.timestamp_ms >= 0 else None for result in results]
+        times += zip(found[::2], found[1::2], strict=True)
+        await asyncio.sleep(0)
+    return times
+
+
+async def delete_topic(backend: Backend, given: Given) -> TopicDeleted:
+    """Delete a topic with all its records
+
+    There is no way back; `confirm` repeats the topic's name.
+    """
+    check_confirm(given.body, given.path["topic"])
+    (found,) = await describe(backend, [given.path["topic"]])
+    gone = (await backend.ask(DeleteTopic(found.topic), TopicReply)).topic
+    logger.info("topic %s deleted over HTTP by %s", gone.topic, given.peer)
+    return TopicDeleted(gone.topic, record_count(found.partitions))
+
+
+OPERATIONS = (
+    Operation("GET", "/topics", list_topics, Topics, tag="topics"),
+    Operation("GET", "/topics/{topic}", get_topic, TopicDetail, tag="topics"),
+    Operation("POST", "/topics/{topic}/delete", delete_topic, TopicDeleted, body=Confirm, tag="topics"),
+)
