@@ -20,9 +20,10 @@ from rich.live import Live as Display
 from rich.text import Text
 
 from logsvc.cli.drawing import glyphs_of
+from logsvc.cli.top_answers import Status
 from logsvc.cli.top_keys import Screen, keys
 from logsvc.cli.top_model import History, Order, Sample
-from logsvc.cli.top_view import Status, frame
+from logsvc.cli.top_view import frame
 from logsvc_common.errors import LogsvcError
 
 REDRAW_S = 1.0  # ages on the screen grow even when nothing comes

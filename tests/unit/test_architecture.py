@@ -29,6 +29,7 @@ PURE = [
     "logsvc/cli/drawing.py",
     "logsvc/cli/positions.py",
     "logsvc/cli/tables.py",
+    "logsvc/cli/top_answers.py",
     "logsvc/cli/top_keys.py",
     "logsvc/cli/top_model.py",
     "logsvc/cli/top_view.py",
