@@ -139,14 +139,15 @@ def _requests() -> list[Panel]:
         lines(
             "Requests",
             "Requests answered, by api.",
-            Query(f"sum by (api) ({rate('logsvc_request_duration_seconds_count', BROKER)})", "{{api}}"),
+            Query(f"sum by (api) ({rate('logsvc_request_duration_seconds_count', BROKER)}) > 0", "{{api}}"),
             unit="reqps",
             width=8,
         ),
         lines(
             "Time to the answer, 99th percentile",
             "From a request's arrival to its answer. Long polls (fetch, fetch_retries) wait on purpose until there is news.",
-            Query(quantile(0.99, "logsvc_request_duration_seconds", BROKER, "api"), "{{api}}"),
+            # A comparison leaves out what is not a number: the quantile of an api that nobody has called.
+            Query(f"{quantile(0.99, 'logsvc_request_duration_seconds', BROKER, 'api')} >= 0", "{{api}}"),
             unit="s",
             width=8,
         ),
