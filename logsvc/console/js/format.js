@@ -49,6 +49,11 @@ export function byteRate(value) {
   return missing(value) ? DASH : `${bytes(value)}/s`;
 }
 
+/** "10 MB", without the decimal that says nothing; for axes. */
+export function byteTick(value) {
+  return bytes(value).replace(".0 ", " ");
+}
+
 /** 0.42 ms, 18 ms, 1.2 s */
 export function milliseconds(value) {
   if (missing(value)) return DASH;
@@ -67,6 +72,14 @@ export function duration(seconds) {
   if (s < 86400) return pair(Math.floor(s / 3600), "h", Math.floor((s % 3600) / 60), "min");
   const days = Math.floor(s / 86400);
   return pair(days, days === 1 ? "day" : "days", Math.floor((s % 86400) / 3600), "h");
+}
+
+/** A span in one unit, for axes: "90 s", "5 min", "1.5 h". */
+export function span(seconds) {
+  if (missing(seconds)) return DASH;
+  const round = (value) => String(Math.round(value * 10) / 10);
+  if (seconds < 120) return `${round(seconds)} s`;
+  return seconds < 7200 ? `${round(seconds / 60)} min` : `${round(seconds / 3600)} h`;
 }
 
 const clockTime = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });

@@ -10,12 +10,13 @@ const HISTORIES_MAX = 30;
 const AT_A_TIME = 6;
 const REREAD_MS_MIN = 5_000;
 
-/** `address(name)`: the resource; `series(answer)`: the values to draw. */
-export function histories(address, series) {
-  const known = new Map(); // name -> {values, readMs, everyMs}
+/** `address(name)` is the resource whose answer has, or is, a history. */
+function histories(address) {
+  const known = new Map(); // name -> {series, readMs, everyMs}
 
   return {
-    values: (name) => known.get(name)?.values ?? null,
+    /** One series of `name`'s last hour; null while it is not known. */
+    values: (name, series) => known.get(name)?.series[series] ?? null,
 
     /** Read what is old among `names`. What fails is tried again at the next turn; a name that is gone has no line. */
     async refresh(names, signal) {
@@ -27,8 +28,8 @@ export function histories(address, series) {
       await Promise.all(old.slice(0, AT_A_TIME).map(async (name) => {
         try {
           const answer = await read(address(name), { signal });
-          const { interval_ms: interval } = answer.history ?? answer;
-          known.set(name, { values: series(answer), readMs: now, everyMs: Math.max(REREAD_MS_MIN, interval) });
+          const { interval_ms: everyMs, series } = answer.history ?? answer;
+          known.set(name, { series, readMs: now, everyMs: Math.max(REREAD_MS_MIN, everyMs) });
         } catch (error) {
           if (!(error instanceof ApiError)) throw error;
         }
@@ -37,12 +38,6 @@ export function histories(address, series) {
   };
 }
 
-export const groupLags = histories(
-  (group) => `${path("groups", group)}/history`,
-  (answer) => answer.series.lag,
-);
+export const groupHistories = histories((group) => `${path("groups", group)}/history`);
 
-export const topicRates = histories(
-  (topic) => path("topics", topic),
-  (answer) => answer.history.series.appended_records_per_s,
-);
+export const topicHistories = histories((topic) => path("topics", topic));

@@ -78,32 +78,34 @@ export function whatFails(groups, letters, nowMs) {
     ...limited(open, (group) => `${group.group}: breaker ${BREAKER_STATES[group.breaker.state] ?? group.breaker.state}`),
     ...limited(paused, (group) => `${group.group}: ${counted(group.failed.paused, "record")} out of tries`),
     retrying > 0 && `${counted(retrying, "record")} being retried`,
-    total > 0 && `${counted(total, "dead letter")} in ${counted(full.length, "topic")}, newest ${duration((nowMs - newest) / 1000)} ago`,
+    total > 0 && `${counted(total, "dead letter")}, newest ${duration((nowMs - newest) / 1000)} ago`,
   ].filter(Boolean);
   if (open.length > 0) return { verdict: open.length === 1 ? `${open[0].group} is paused` : `${open.length} groups are paused`, tone: "bad", lines };
   if (paused.length > 0) return { verdict: "Records wait for you", tone: "bad", lines };
-  if (total > 0) return { verdict: counted(total, "dead letter"), tone: "warn", lines: retrying ? lines : [...lines.map(afterComma), "Nothing is being retried"] };
+  if (total > 0 && retrying === 0) {
+    const newestAge = duration((nowMs - newest) / 1000);
+    return { verdict: counted(total, "dead letter"), tone: "warn", lines: [`The newest came ${newestAge} ago`, "Nothing is being retried"] };
+  }
+  if (total > 0) return { verdict: counted(total, "dead letter"), tone: "warn", lines };
   if (retrying > 0) return { verdict: "Some records are retried", tone: "warn", lines };
   return { verdict: "Nothing is failing", tone: "good", lines: ["No dead letters, no retries"] };
 }
 
-const afterComma = (line) => line.replace(/^.* in (.*), (newest)/, "In $1, $2");
-
 export function isWell(broker) {
-  const degraded = broker.degraded_partitions;
+  const { degraded_partitions: degraded, degraded_partition_count: troubled } = broker;
   const { free_bytes: free, size_bytes: size, reserve_bytes: reserve } = broker.disk;
   const p99 = broker.fsync_ms?.p99;
   const figures = [
     `${bytes(free)} of ${bytes(size)} free`,
-    `Saved to disk in ${milliseconds(p99)} (99 of 100)`,
+    `99% of writes safe on disk in ${milliseconds(p99)}`,
   ];
   if (degraded.length > 0) {
     const failed = degraded.some((partition) => partition.state === "failed");
     const named = limited(degraded, (each) => `${each.topic}-${each.partition} is ${each.state === "failed" ? "failed" : "read-only"}`);
-    return { verdict: `${counted(degraded.length, "partition")} in trouble`, tone: failed ? "bad" : "warn", lines: named };
+    return { verdict: `${counted(troubled, "partition")} in trouble`, tone: failed ? "bad" : "warn", lines: named };
   }
-  if (free <= reserve) return { verdict: "The disk is full", tone: "bad", lines: ["Writes are refused, reads go on", figures[0]] };
-  if (size > 0 && free / size < DISK_SHARE_LOW) return { verdict: "The disk is filling", tone: "warn", lines: figures };
+  if (free !== null && free <= reserve) return { verdict: "The disk is full", tone: "bad", lines: ["Writes are refused, reads go on", figures[0]] };
+  if (size && free / size < DISK_SHARE_LOW) return { verdict: "The disk is filling", tone: "warn", lines: figures };
   if (p99 > FSYNC_SLOW_MS) return { verdict: "The disk is slow", tone: "warn", lines: figures };
   return { verdict: "The broker is well", tone: "good", lines: figures };
 }

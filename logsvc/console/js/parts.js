@@ -15,7 +15,7 @@ export function pageHead(title, { crumbs = [], state = null, actions = [] } = {}
       h(
         "nav",
         { class: "crumbs", "aria-label": "Where this is" },
-        crumbs.map(([text, address]) => [h("a", { href: address }, text), " / "]),
+        crumbs.map(([text, address], index) => [index > 0 && " / ", h("a", { href: address }, text)]),
       ),
     h("h1", null, title),
     state,
@@ -110,7 +110,8 @@ let fields = 0;
 /** A labelled control. `control` is an input or select; the label is tied to it. */
 export function field(label, control, { wide = false } = {}) {
   control.id ||= `field-${(fields += 1)}`;
-  return h("div", { class: wide ? "field wide" : "field" }, h("label", { for: control.id }, label), control);
+  const kind = wide ? "wide" : control.type === "datetime-local" ? "time" : "";
+  return h("div", { class: `field ${kind}` }, h("label", { for: control.id }, label), control);
 }
 
 /** A choice of a few, as buttons: options are [[value, text], …]. */

@@ -4,7 +4,7 @@ import { read } from "../api.js";
 import { h } from "../dom.js";
 import { byteRate, bytes, compact, count, duration, milliseconds, rate } from "../format.js";
 import { isWell } from "../judge.js";
-import { bar, card, facts, figures, pageHead, pill, time } from "../parts.js";
+import { bar, card, empty, facts, figures, pageHead, pill, time } from "../parts.js";
 import { link } from "../router.js";
 import { table } from "../tables.js";
 import { timeChart } from "../time-chart.js";
@@ -26,14 +26,14 @@ export function brokerView() {
         figures([
           ["Records in", rate(broker.rates.appended_records_per_s), byteRate(broker.rates.appended_bytes_per_s)],
           ["Bytes out", byteRate(broker.rates.fetched_bytes_per_s), "to all readers"],
-          ["Saved to disk", milliseconds(broker.fsync_ms.p99), `99 of 100 fsyncs; half in ${milliseconds(broker.fsync_ms.p50)}`],
-          ["Written", milliseconds(broker.append_ms.p99), `99 of 100 appends; half in ${milliseconds(broker.append_ms.p50)}`],
+          ["Saved to disk", milliseconds(broker.fsync_ms.p99), `99% of fsyncs; half: ${milliseconds(broker.fsync_ms.p50)}`],
+          ["Written", milliseconds(broker.append_ms.p99), `99% of appends; half: ${milliseconds(broker.append_ms.p50)}`],
           ["Memory", bytes(broker.memory_bytes), "of the process"],
         ]),
         h(
           "div",
           { class: "grid", style: { "--column": "26rem" } },
-          timeChart("Time to save (fsync)", { timesMs, series: [{ label: "99 of 100 within", values: series.fsync_p99_ms }], format: milliseconds }),
+          timeChart("Time to save (fsync)", { timesMs, series: [{ label: "99% within", values: series.fsync_p99_ms }], format: milliseconds }),
           timeChart("Records in", { timesMs, series: [{ label: "in", values: series.appended_records_per_s }], format: rate, axis: compact }),
         ),
         h("div", { class: "grid", style: { "--column": "20rem" } }, disk(broker.disk), about(broker)),
@@ -60,13 +60,19 @@ function trouble(partitions) {
 }
 
 function disk({ free_bytes: free, size_bytes: size, reserve_bytes: reserve }) {
-  const used = size > 0 ? 1 - free / size : 0;
+  if (size === null) return card("Disk", empty("Not measured."), { flush: true });
+  const used = 1 - free / size;
   const tone = free <= reserve ? "bad" : used > NEARLY_FULL ? "warn" : "";
-  return card("Disk", [
-    h("p", { class: "disk-line" }, `${bytes(free)} free of ${bytes(size)}`),
-    bar(used, tone),
-    h("p", { class: "faint" }, `Writes are refused when less than ${bytes(reserve)} is free; reads and commits go on.`),
-  ]);
+  return card(
+    "Disk",
+    h(
+      "div",
+      { class: "stack" },
+      h("p", null, `${bytes(free)} free of ${bytes(size)}`),
+      bar(used, tone),
+      h("p", { class: "faint" }, `Writes are refused when less than ${bytes(reserve)} is free; reads and commits go on.`),
+    ),
+  );
 }
 
 function about(broker) {

@@ -2,7 +2,7 @@
 
 import { path, read, write } from "../api.js";
 import { h } from "../dom.js";
-import { compact, count, duration } from "../format.js";
+import { compact, count, duration, span } from "../format.js";
 import { BREAKER_STATES, FAILED_STATES, failedTotal } from "../judge.js";
 import { WRITES_OFF, bar, button, card, empty, facts, figures, note, pageHead, pill, quietCount } from "../parts.js";
 import { link } from "../router.js";
@@ -63,7 +63,7 @@ function charts({ series, times_ms: timesMs }) {
     "div",
     { class: "grid", style: { "--column": "18rem" } },
     chart("Records behind", series.lag, count, compact),
-    chart("Time behind", series.lag_seconds, duration),
+    chart("Time behind", series.lag_seconds, duration, span),
     chart("Being retried", series.failed, count, compact),
   );
 }
@@ -107,9 +107,9 @@ function memberTable(members) {
     columns: [
       { name: "client", label: "Client", cell: (member) => member.client_id || "unnamed" },
       { name: "owned", label: "Holds", cell: (member) => owned(member) || h("span", { class: "zero" }, "nothing yet") },
-      { name: "instance", label: "Fixed name", cell: (member) => member.instance_id ?? "" },
+      members.some((member) => member.instance_id) && { name: "instance", label: "Fixed name", cell: (member) => member.instance_id ?? "" },
       { name: "id", label: "Member", cell: (member) => h("span", { class: "mono faint" }, member.member_id) },
-    ],
+    ].filter(Boolean),
   });
 }
 

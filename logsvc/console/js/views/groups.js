@@ -3,7 +3,7 @@
 import { read } from "../api.js";
 import { h } from "../dom.js";
 import { count, duration } from "../format.js";
-import { groupLags } from "../histories.js";
+import { groupHistories } from "../histories.js";
 import { failedTotal, standing } from "../judge.js";
 import { card, pageHead, pill, quietCount } from "../parts.js";
 import { link } from "../router.js";
@@ -17,7 +17,7 @@ export function groupsView() {
 
     async load(signal) {
       const { groups } = await read("groups", { signal });
-      await groupLags.refresh(groups.map((group) => group.group), signal);
+      await groupHistories.refresh(groups.map((group) => group.group), signal);
       return groups;
     },
 
@@ -48,7 +48,7 @@ export function groupTable(groups, order, redraw) {
       { name: "members", label: "Members", align: "end", sort: (group) => group.members, cell: (group) => quietCount(group.members) },
       { name: "lag", label: "Records behind", align: "end", sort: (group) => group.lag, cell: (group) => quietCount(group.lag) },
       { name: "seconds", label: "Time behind", align: "end", sort: (group) => group.lag_seconds ?? 0, cell: behindFor },
-      { name: "hour", label: "Behind, last hour", kind: "trend", cell: (group) => sparkline(groupLags.values(group.group)) },
+      { name: "hour", label: "Behind, last hour", kind: "trend", cell: (group) => sparkline(groupHistories.values(group.group, "lag")) },
       { name: "failed", label: "Retrying", align: "end", sort: (group) => failedTotal(group.failed), cell: (group) => quietCount(failedTotal(group.failed), "warn") },
       { name: "letters", label: "Dead letters", align: "end", sort: (group) => group.dead_letters, cell: (group) => quietCount(group.dead_letters) },
     ],

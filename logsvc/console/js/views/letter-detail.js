@@ -6,7 +6,9 @@ import { count } from "../format.js";
 import { button, facts, note, time } from "../parts.js";
 import { headersPart, inline, part, pre, valuePart } from "../record-parts.js";
 import { link } from "../router.js";
-import { idOf } from "./letters.js";
+
+/** A letter's own place, as the address names it. */
+export const idOf = (letter) => `${letter.letter_partition}-${letter.letter_offset}`;
 
 /** The letter `open` of the page `letters`. */
 export function letterDetail(letters, open, { topic, format, choose, pick }) {

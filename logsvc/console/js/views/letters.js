@@ -12,7 +12,7 @@ import { WRITES_OFF, age, button, card, figures, note, pageHead, time } from "..
 import { inline } from "../record-parts.js";
 import { go, link } from "../router.js";
 import { table } from "../tables.js";
-import { letterDetail } from "./letter-detail.js";
+import { idOf, letterDetail } from "./letter-detail.js";
 import { filterForm } from "./letter-filter.js";
 import { redriveDialog } from "./redrive-dialog.js";
 import { redriveCard } from "./redrives.js";
@@ -76,9 +76,6 @@ export function lettersView(name, query) {
     },
   };
 }
-
-/** A letter's own place, as the address names it. */
-export const idOf = (letter) => `${letter.letter_partition}-${letter.letter_offset}`;
 
 function head(name, pile, where, { session, refresh }) {
   const group = pile.group ?? name.split(".").at(-1);
@@ -174,7 +171,7 @@ function letterList({ letters, next, matched_so_far: matched }, { where, query, 
 }
 
 /** Partition and offset of the record that failed; of the letter where it does not say. */
-export function place(letter) {
+function place(letter) {
   const { partition, offset } = letter.source;
   return partition === null ? `letter ${idOf(letter)}` : `${partition} · ${count(offset)}`;
 }

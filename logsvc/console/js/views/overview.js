@@ -2,8 +2,8 @@
 
 import { read } from "../api.js";
 import { h } from "../dom.js";
-import { byteRate, compact, counted, rate } from "../format.js";
-import { groupLags, topicRates } from "../histories.js";
+import { byteRate, byteTick, compact, counted, rate } from "../format.js";
+import { groupHistories, topicHistories } from "../histories.js";
 import { isWell, whatFails, whoIsBehind } from "../judge.js";
 import { card, pageHead } from "../parts.js";
 import { link } from "../router.js";
@@ -30,8 +30,8 @@ export function overviewView() {
       ]);
       const users = topics.filter((topic) => !topic.internal && !topic.dead_letters);
       await Promise.all([
-        groupLags.refresh(groups.map((group) => group.group), signal),
-        topicRates.refresh(users.map((topic) => topic.name), signal),
+        groupHistories.refresh(groups.map((group) => group.group), signal),
+        topicHistories.refresh(users.map((topic) => topic.name), signal),
       ]);
       return { history, users, groups, letters: letters.topics };
     },
@@ -44,8 +44,8 @@ export function overviewView() {
         h(
           "div",
           { class: "grid answers" },
-          answer("Is anyone behind?", whoIsBehind(groups), link(["groups"]), "Groups", lagLine(groups)),
-          answer("What is failing?", whatFails(groups, letters, broker.now_ms), link(["dead-letters"]), "Dead letters", null),
+          answer("Is anyone behind?", whoIsBehind(groups), link(["groups"]), "Groups", sparkline(sum(groups, "lag"))),
+          answer("What is failing?", whatFails(groups, letters, broker.now_ms), link(["dead-letters"]), "Dead letters", sparkline(sum(groups, "failed"))),
           answer("Is the broker well?", isWell(broker), link(["broker"]), "Broker", sparkline(series.fsync_p99_ms)),
         ),
         h(
@@ -64,6 +64,7 @@ export function overviewView() {
               { label: "out", values: series.fetched_bytes_per_s },
             ],
             format: byteRate,
+            axis: byteTick,
           }),
         ),
         card("Groups", groupTable(groups.slice(0, ROWS_MAX), groupOrder, redraw), { flush: true, more: all("groups", groups.length, "group") }),
@@ -80,21 +81,20 @@ function answer(question, { verdict, tone, lines }, address, where, line) {
     h("h2", { class: "question" }, question),
     h("p", { class: `verdict ${tone}` }, h("span", { class: "dot", "aria-hidden": "true" }), h("span", null, verdict)),
     h("div", { class: "lines" }, lines.map((text) => h("p", null, text))),
-    h("div", null, line, h("a", { href: address, "aria-label": `${where}: ${question}` }, where)),
+    h("div", null, line, h("a", { href: address, class: "onward" }, `${where} →`)),
   );
 }
 
-/** The lag of the groups together, where all of it is known. */
-function lagLine(groups) {
-  const known = groups.map((group) => groupLags.values(group.group)).filter(Boolean);
+/** A series of the groups added up; null where none of them is known. */
+function sum(groups, series) {
+  const known = groups.map((group) => groupHistories.values(group.group, series)).filter(Boolean);
   const length = Math.max(0, ...known.map((values) => values.length));
-  const sum = Array.from({ length }, (_, index) =>
+  return Array.from({ length }, (_, index) =>
     known.reduce((total, values) => {
       const value = values[values.length - length + index] ?? null;
       return value === null ? total : (total ?? 0) + value;
     }, null),
   );
-  return sparkline(sum);
 }
 
 function all(section, total, noun) {

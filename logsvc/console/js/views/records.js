@@ -54,7 +54,7 @@ export function recordsView(topic, query) {
             [topic, link(["topics", topic])],
           ],
         }),
-        h("div", { class: "card", key: "form" }, h("div", { class: "card-body top" }, form)),
+        h("div", { class: "card", key: "form" }, h("div", { class: "card-body alone" }, form)),
         h("div", { class: "reader", key: "reader" }, recordList(topic, chosen, page, look, pick), detail(page, record, look, pick, choose)),
       ];
     },
@@ -88,6 +88,7 @@ function searchForm(topic, partitions, chosen) {
   const value = h("div", { class: "field wide" });
   const showInput = () => {
     const input = inputs[from.value];
+    value.hidden = !input;
     value.replaceChildren(...(input ? [field(labels[from.value], input)] : []));
     partition.disabled = from.value === "key";
   };

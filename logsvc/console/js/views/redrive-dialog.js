@@ -1,10 +1,12 @@
 /* Putting dead letters back: counted first by a dry run, then confirmed, then watched on the page. */
 
-import { path, write } from "../api.js";
+import { path, read, write } from "../api.js";
 import { openDialog } from "../dialogs.js";
 import { h, kept } from "../dom.js";
 import { counted } from "../format.js";
 import { button, facts, field, note } from "../parts.js";
+
+const LOOK_MS = 500;
 
 /** `where`: the filter as the API takes it; `words`: the same for people. `started()` is called when the redrive runs. */
 export function redriveDialog({ topic, group, where, words, started }) {
@@ -15,6 +17,8 @@ export function redriveDialog({ topic, group, where, words, started }) {
   const rate = number("as fast as it goes");
   const limit = number("all of them");
   const controls = h("div", { class: "form" }, field("Letters per second", rate), field("No more than", limit));
+  // The same for every try of this dialog: an answer that was lost must not start a second redrive.
+  const requestId = Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(16)).join("");
   const resource = `${path("dead-letters", topic)}/redrive`;
   const box = openDialog(draw);
   limit.oninput = box.redraw;
@@ -48,7 +52,8 @@ export function redriveDialog({ topic, group, where, words, started }) {
 
   async function count() {
     try {
-      ({ matched } = await write(resource, { where, dry_run: true }));
+      const { id, matched: found, redrive } = await write(resource, { where, dry_run: true });
+      matched = id === null ? found : await followed(redrive);
     } catch (failure) {
       error = failure.message;
     }
@@ -59,7 +64,7 @@ export function redriveDialog({ topic, group, where, words, started }) {
     busy = true;
     error = null;
     box.redraw();
-    const chosen = { where, dry_run: false };
+    const chosen = { where, dry_run: false, request_id: requestId };
     if (rate.valueAsNumber) chosen.rate = rate.valueAsNumber;
     if (limit.valueAsNumber) chosen.limit = limit.valueAsNumber;
     try {
@@ -72,4 +77,14 @@ export function redriveDialog({ topic, group, where, words, started }) {
       box.redraw();
     }
   }
+}
+
+/** A dry run that takes long is over when it says so; how many letters it would put back. */
+async function followed(redrive) {
+  let latest = redrive;
+  while (latest.state === "running") {
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+    latest = await read(path("redrives", redrive.id));
+  }
+  return latest.matched - latest.skipped;
 }

@@ -36,7 +36,7 @@ function list(redrives, { session }, cancel) {
       { name: "from", label: "From", cell: (redrive) => redrive.dead_letter_topic },
       { name: "state", label: "State", cell: (redrive) => state(redrive) },
       { name: "progress", label: "Progress", kind: "trend", cell: (redrive) => progress(redrive) },
-      { name: "done", label: "Put back", align: "end", cell: (redrive) => count(redrive.done) },
+      { name: "done", label: "Put back", align: "end", cell: (redrive) => count(redrive.redriven) },
       { name: "skipped", label: "Left out", align: "end", cell: (redrive) => count(redrive.skipped) },
       { name: "started", label: "Started", align: "end", cell: (redrive) => time(redrive.created_ms) },
       {
@@ -59,6 +59,6 @@ function state(redrive) {
 
 /** Of the letters there were, how many have been looked at. */
 function progress(redrive) {
-  const share = redrive.state === "done" ? 1 : redrive.total ? redrive.scanned / redrive.total : 0;
+  const share = redrive.state === "done" ? 1 : redrive.total ? redrive.done / redrive.total : 0;
   return h("progress", { max: 1, value: share, "aria-label": `Redrive ${redrive.id}, ${Math.round(share * 100)}%` });
 }

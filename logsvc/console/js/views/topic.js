@@ -2,7 +2,7 @@
 
 import { path, read } from "../api.js";
 import { h } from "../dom.js";
-import { byteRate, bytes, compact, count, rate } from "../format.js";
+import { byteRate, byteTick, bytes, compact, count, rate } from "../format.js";
 import { card, empty, facts, figures, pageHead, quietCount, time } from "../parts.js";
 import { link } from "../router.js";
 import { ordering, table } from "../tables.js";
@@ -34,7 +34,7 @@ export function topicView(name) {
           "div",
           { class: "grid", style: { "--column": "26rem" } },
           timeChart("Records in", { timesMs, series: [{ label: "in", values: series.appended_records_per_s }], format: rate, axis: compact }),
-          timeChart("Bytes in", { timesMs, series: [{ label: "in", values: series.appended_bytes_per_s }], format: byteRate }),
+          timeChart("Bytes in", { timesMs, series: [{ label: "in", values: series.appended_bytes_per_s }], format: byteRate, axis: byteTick }),
         ),
         card("Partitions", partitionTable(name, topic.partition_list, order, redraw), { flush: true }),
         h("div", { class: "grid", style: { "--column": "20rem" } }, card("Read by", readers(topic.groups), { flush: topic.groups.length === 0 }), settings(topic.config)),

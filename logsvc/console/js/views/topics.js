@@ -3,7 +3,7 @@
 import { read } from "../api.js";
 import { h } from "../dom.js";
 import { byteRate, bytes, count, rate } from "../format.js";
-import { topicRates } from "../histories.js";
+import { topicHistories } from "../histories.js";
 import { card, pageHead, pill, quietCount, segments } from "../parts.js";
 import { link } from "../router.js";
 import { sparkline } from "../sparkline.js";
@@ -32,7 +32,7 @@ export function topicsView() {
     async load(signal) {
       const { topics } = await read("topics", { signal });
       const names = topics.filter((topic) => kindOf(topic) === kind).map((topic) => topic.name);
-      await topicRates.refresh(names, signal);
+      await topicHistories.refresh(names, signal);
       return topics;
     },
 
@@ -70,7 +70,7 @@ export function topicTable(topics, order, redraw) {
       { name: "records", label: "Records", align: "end", sort: (topic) => topic.records, cell: (topic) => quietCount(topic.records) },
       { name: "size", label: "Size", align: "end", sort: (topic) => topic.size_bytes, cell: (topic) => bytes(topic.size_bytes) },
       { name: "in", label: "Records in", align: "end", sort: (topic) => topic.appended_records_per_s, cell: (topic) => quietRate(topic.appended_records_per_s, rate) },
-      { name: "hour", label: "In, last hour", kind: "trend", cell: (topic) => sparkline(topicRates.values(topic.name)) },
+      { name: "hour", label: "In, last hour", kind: "trend", cell: (topic) => sparkline(topicHistories.values(topic.name, "appended_records_per_s")) },
       { name: "out", label: "Bytes out", align: "end", sort: (topic) => topic.fetched_bytes_per_s, cell: (topic) => quietRate(topic.fetched_bytes_per_s, byteRate) },
     ],
   });
@@ -78,6 +78,8 @@ export function topicTable(topics, order, redraw) {
 
 export function statePill(thing) {
   const { text, tone } = PARTITION_STATES[thing.state] ?? { text: thing.state, tone: "warn" };
+  // What is as it should be is not worth a colour on every line.
+  if (tone === "good") return h("span", { class: "steady" }, text);
   return pill(text, tone, thing.reason || null);
 }
 
