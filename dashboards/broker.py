@@ -217,4 +217,10 @@ def _process() -> list[Panel]:
             Query(f"60 * sum by (group) ({rate('logsvc_consumer_group_rebalances_total', BROKER)})", "{{group}}"),
             unit="cpm",
         ),
+        lines(
+            "Lag in time from an earlier scrape",
+            "Partitions of groups whose lag in time could not be read anew: a scrape reads only so many records from the log. "
+            "Their age still grows with the clock.",
+            Query(f"logsvc_consumer_group_lag_seconds_deferred{{{BROKER}}}", "partitions"),
+        ),
     ]
