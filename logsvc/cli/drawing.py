@@ -80,7 +80,7 @@ def bar(value: float, highest: float, width: int, glyphs: Glyphs = UNICODE) -> s
     """`value` as a bar of which `highest` would fill `width` cells; at most `width` cells. Anything above 0 is seen."""
     if value <= 0 or highest <= 0 or width <= 0:
         return ""
-    eighths = max(1, min(width * EIGHTHS, round(value / highest * width * EIGHTHS)))
+    eighths = max(1, min(width * EIGHTHS, round(min(value, highest) / highest * width * EIGHTHS)))
     whole, rest = divmod(eighths, EIGHTHS)
     return (glyphs.eighths[-1] * whole + (glyphs.eighths[rest - 1] if rest else "")).rstrip() or glyphs.eighths[-1]
 

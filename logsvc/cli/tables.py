@@ -25,8 +25,9 @@ def drawn(
     """
     texts = [[f"{cell:,}" if isinstance(cell, int) else safe(str(cell)) for cell in row] for row in rows]
     natural = sum(max(cell_len(text) for text in column) for column in zip(columns, *texts, strict=True)) + 2
-    gap = GAP_CELLS if natural + GAP_CELLS * len(columns) <= width else NARROW_GAP_CELLS
-    bar_cells = min(BAR_CELLS_MAX, width - natural - gap * len(columns)) if bar_of is not None else 0
+    wanted = BAR_CELLS_MAX if bar_of is not None else 0
+    gap = GAP_CELLS if natural + GAP_CELLS * len(columns) + wanted <= width else NARROW_GAP_CELLS
+    bar_cells = min(wanted, width - natural - gap * len(columns))
     barred = columns.index(bar_of) if bar_of is not None and bar_cells >= BAR_CELLS_MIN else None
     table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1) if gap == GAP_CELLS else (0, 0))
     for index, column in enumerate(columns):

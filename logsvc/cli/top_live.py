@@ -22,7 +22,7 @@ from rich.text import Text
 from logsvc.cli.drawing import glyphs_of
 from logsvc.cli.top_answers import Status
 from logsvc.cli.top_keys import Screen, keys
-from logsvc.cli.top_model import History, Order, Sample
+from logsvc.cli.top_model import History, Order, Sample, pause_s
 from logsvc.cli.top_view import frame
 from logsvc_common.errors import LogsvcError
 
@@ -49,6 +49,7 @@ class Live:
         self._history = history
         self._screen = Screen(order=order)
         self._interval_s = interval_s
+        self._pause_s = interval_s
         self._iterations = iterations
         self._error = ""
         self._ended_by: signal.Signals | None = None
@@ -100,15 +101,18 @@ class Live:
     async def _keep_looking(self) -> None:
         taken = 1
         while self._iterations is None or taken < self._iterations:
-            await asyncio.sleep(self._interval_s)
+            await asyncio.sleep(self._pause_s)
             if self._screen.paused:
                 continue
+            began_s = time.monotonic()
             try:
                 self._history.add(await self._look())
             except LogsvcError as error:
                 self._error = error.message
+                self._pause_s = self._interval_s
             else:
                 self._error = ""
+                self._pause_s = pause_s(self._interval_s, time.monotonic() - began_s)
                 taken += 1
             self._changed.set()
         self._changed.set()
@@ -116,7 +120,7 @@ class Live:
     def _draw(self, *, trimmed: bool = False) -> Text:
         overview = self._history.overview(self._screen.order)
         assert overview is not None, "the first look was taken before"
-        status = Status(self._server, self._interval_s, time.monotonic(), self._error)
+        status = Status(self._server, self._pause_s, time.monotonic(), self._error)
         width, height = self._console.size
         lines = frame(overview, self._screen, status, width, height, self._glyphs)
         if trimmed:  # Without the keys, and what is blank above them.

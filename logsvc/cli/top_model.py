@@ -21,6 +21,8 @@ RATE_SAMPLES_MAX = 64  # in that window, however short the interval
 # A group that works has records under way; only what waits longer is behind.
 BEHIND_MS = 5_000
 ONLINE = "online"
+# A broker is not to be kept busy by being watched: of all time, at most this part is spent waiting for its answers.
+LOOKING_SHARE_MAX = 0.2
 
 
 class Severity(StrEnum):
@@ -296,6 +298,11 @@ class History:
             dead_letters=dead_letters,
             restarted_s=self._restarted_s,
         )
+
+
+def pause_s(interval_s: float, took_s: float) -> float:
+    """How long to wait for the next look: the interval, longer where the last one took so long that looking would be a load."""
+    return max(interval_s, took_s * (1 / LOOKING_SHARE_MAX - 1))
 
 
 def judge(listing: GroupListing, growth_per_s: float) -> tuple[str, Severity]:

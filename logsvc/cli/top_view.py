@@ -186,7 +186,7 @@ class _Pen:
         """Who is asked, and how the screen is set."""
         clock = datetime.fromtimestamp(broker.wall_ms / 1_000, UTC).strftime("%H:%M:%SZ")
         late = status.is_late(broker)
-        how = "PAUSED" if screen.paused else "LATE" if late else f"every {status.interval_s:g} s"
+        how = "PAUSED" if screen.paused else "LATE" if late else f"every {status.interval_s:.3g} s"
         dot = f" {self._glyphs.dot} "
         right = f"{how}{dot}by {screen.order}{dot}{clock}"
         left = f"{broker.software}  {status.server}"
