@@ -27,6 +27,7 @@ RowT = TypeVar("RowT")
 NAME_SHARE = 0.3  # of a line, before the first column is left out
 NAME_CELLS_MAX = 60
 SPARK_CELLS_MIN = 10
+SPARK_CELLS_WANTED = 30  # before columns are shown that are good to have
 WIDE_CELLS = 100  # from here on columns stand two cells apart
 HEAD_HEIGHT_MIN = 9  # below, the answers are left out
 BLANK_HEIGHT_MIN = 18  # below, nothing is spent on blank lines
@@ -60,13 +61,14 @@ class Column(Generic[RowT]):
 @dataclass(frozen=True, slots=True)
 class Table(Generic[RowT]):
     """A table: the name, a sparkline that comes behind `spark_after` of the columns, and these columns, the most important
-    first. They are shown in that order."""
+    first. They are shown in that order; those from `extra_from` on only beside a sparkline that is long enough."""
 
     title: str
     name: Callable[[RowT], Cell]
     spark_title: str
     spark: Callable[[RowT], Sequence[float | None]]
     spark_after: int
+    extra_from: int
     columns: tuple[Column[RowT], ...]
 
 
@@ -96,6 +98,7 @@ GROUPS: Table[GroupRow] = Table(
     spark_title="LAG TREND",
     spark=lambda row: row.lags,
     spark_after=5,
+    extra_from=7,
     columns=(
         Column("HEALTH", lambda row: (row.verdict, _STYLE[row.severity]), right=False, cells_min=12),
         Column("LAG", lambda row: _quiet(short_count(row.lag), not row.lag), cells_min=6, order=Order.LAG),
@@ -123,6 +126,7 @@ TOPICS: Table[TopicRow] = Table(
     spark_title="RATE TREND",
     spark=lambda row: row.rates,
     spark_after=4,
+    extra_from=5,
     columns=(
         Column(
             "STATE", lambda row: (row.state, "dim" if row.state == ONLINE else _STYLE[Severity.BAD]), right=False, cells_min=12
@@ -228,7 +232,7 @@ class _Pen:
             title += f" {offset + 1}-{offset + len(shown)} of {len(rows)}"
         layout = _lay_out(table, rows, self._width, self._gap, len(title))
         heading = self._line(*self._heading(table, title, layout, order))
-        heading.stylize("bold reverse" if focus else "reverse dim")
+        heading.stylize("bold reverse" if focus else "reverse")
         if not rows:
             return [heading, self._line(("none", "dim"))]
         return [heading, *(self._line(*self._row(table, row, layout)) for row in shown)]
@@ -285,6 +289,9 @@ def _lay_out(table: Table[RowT], rows: Sequence[RowT], width: int, gap: int, tit
     for index, column in enumerate(table.columns):
         if index == table.spark_after and left >= gap + SPARK_CELLS_MIN:
             spark, left = SPARK_CELLS_MIN, left - gap - SPARK_CELLS_MIN
+        if index == table.extra_from and spark:
+            longer = max(0, min(left - (name_wanted - name), SPARK_CELLS_WANTED - spark))
+            spark, left = spark + longer, left - longer
         widths = [cell_len(safe(column.cell(row)[0])) for row in rows]
         wanted = min(column.cells_max, max([column.cells_min, len(column.title) + (column.order is not None), *widths]))
         if left < gap + wanted:

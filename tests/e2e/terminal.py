@@ -38,7 +38,8 @@ class Terminal:
         return done.stdout.decode()
 
     def start(self, columns: int, rows: int) -> None:
-        self._tmux("new-session", "-d", "-x", str(columns), "-y", str(rows), "bash", "--norc", "--noprofile")
+        where = ("-c", str(self._socket.parent))
+        self._tmux("new-session", "-d", "-x", str(columns), "-y", str(rows), *where, "bash", "--norc", "--noprofile")
 
     def stop(self) -> None:
         self._tmux("kill-server")

@@ -4,15 +4,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 MAKE_PICTURES = Path(__file__).parents[2] / "docs" / "make_pictures.py"
+MAKE_TOP_PICTURE = MAKE_PICTURES.with_name("make_top_picture.py")
 
 
 def run(*arguments: str, script: Path = MAKE_PICTURES) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_no_picture_is_stale() -> None:
-    checked = run("--check")
+@pytest.mark.parametrize("script", [MAKE_PICTURES, MAKE_TOP_PICTURE], ids=lambda script: script.stem)
+def test_no_picture_is_stale(script: Path) -> None:
+    checked = run("--check", script=script)
     assert checked.returncode == 0, checked.stderr
 
 
