@@ -51,8 +51,8 @@ export function whoIsBehind(groups) {
   const behind = groups.filter(isBehind).sort((a, b) => (b.lag_seconds ?? 0) - (a.lag_seconds ?? 0));
   const lag = groups.reduce((sum, group) => sum + group.lag, 0);
   if (behind.length === 0) {
-    const all = groups.length === 1 ? "The one group" : `All ${count(groups.length)} groups`;
-    return { verdict: "Nobody is behind", tone: "good", lines: [lag ? `${counted(lag, "record")} on their way` : `${all} caught up`] };
+    const all = groups.length === 1 ? "1 group, caught up" : `All ${count(groups.length)} groups are caught up`;
+    return { verdict: "Nobody is behind", tone: "good", lines: [lag ? `${counted(lag, "record")} on the way` : all] };
   }
   const far = behind.some((group) => group.lag_seconds >= FAR_BEHIND_SECONDS || group.members === 0);
   return {
@@ -94,10 +94,10 @@ export function whatFails(groups, letters, nowMs) {
 export function isWell(broker) {
   const { degraded_partitions: degraded, degraded_partition_count: troubled } = broker;
   const { free_bytes: free, size_bytes: size, reserve_bytes: reserve } = broker.disk;
-  const p99 = broker.fsync_ms?.p99;
+  const { p99 } = broker.fsync_ms;
   const figures = [
     `${bytes(free)} of ${bytes(size)} free`,
-    `99% of writes safe on disk in ${milliseconds(p99)}`,
+    ...(p99 === null ? [] : [`99% of writes safe on disk in ${milliseconds(p99)}`]),
   ];
   if (degraded.length > 0) {
     const failed = degraded.some((partition) => partition.state === "failed");

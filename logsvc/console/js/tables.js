@@ -6,6 +6,7 @@
 
 import { h } from "./dom.js";
 import { empty } from "./parts.js";
+import { go } from "./router.js";
 
 /** What a view remembers of a table's order. */
 export function ordering(name, descending = false) {
@@ -55,7 +56,7 @@ function head(column, order, redraw) {
 }
 
 function body(row, columns, { key, goes, pick, picked }) {
-  const act = goes ? () => (location.hash = goes(row)) : pick && (() => pick(row));
+  const act = goes ? () => go(goes(row)) : pick && (() => pick(row));
   const selected = picked?.(row) ?? false;
   return h(
     "tr",
@@ -64,7 +65,12 @@ function body(row, columns, { key, goes, pick, picked }) {
       role: "row",
       class: act ? "goes" : null,
       "aria-selected": selected ? "true" : null,
-      onclick: act && ((event) => meant(event) && act()),
+      // A handler that returns false takes the browser's own answer away; this one returns nothing.
+      onclick:
+        act &&
+        ((event) => {
+          if (meant(event)) act();
+        }),
     },
     columns.map((column, index) => cell(column, row, index)),
   );

@@ -9,6 +9,7 @@ import { h, widget } from "./dom.js";
 import { localTime } from "./format.js";
 import { colour } from "./theme.js";
 
+const SPAN_SECONDS_MIN = 600; // a broker that has just started has a narrow past; it is not stretched over the whole width
 const LINES = ["--line-1", "--line-2", "--line-3"];
 
 /** A card. `series`: [{label, values}, …], null where unknown; `format(value)` for legend, `axis(value)` for the scale. */
@@ -81,10 +82,10 @@ function options(chart) {
   return {
     ...sizeOf(chart),
     legend: { show: false },
-    padding: [8, 8, 0, 0],
+    padding: [8, 18, 0, 0],
     cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },
     hooks: { setCursor: [(plot) => showLegend(chart, plot.cursor.idx)] },
-    scales: { y: { range: (_, __, high) => [0, high > 0 ? high * 1.12 : 1] } },
+    scales: { x: { range: (_, first, last) => [Math.min(first, last - SPAN_SECONDS_MIN), last] }, y: { range: (_, __, high) => [0, high > 0 ? high * 1.12 : 1] } },
     axes: [
       { ...text, grid: { show: false }, space: 70, size: 26, values: (_, ticks) => ticks.map(clock) },
       { ...text, grid, size: 58, space: 38, values: (_, ticks) => ticks.map(chart.data.axis) },

@@ -65,7 +65,12 @@ export function lettersView(name, query) {
         ]),
         topErrors(pile, address),
         redriveCard(redrives, shared, asked),
-        card("Find letters", kept("filter", () => filterForm(name, where)), { key: "filter" }),
+        h(
+          "details",
+          { class: "card filter", key: "filter", open: Object.keys(where).length > 0 },
+          h("summary", null, "Filter letters"),
+          h("div", { class: "card-body" }, kept("filter", () => filterForm(name, where))),
+        ),
         h(
           "div",
           { class: "reader", key: "reader" },

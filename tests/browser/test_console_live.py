@@ -1,0 +1,99 @@
+"""The page keeps up: lag that falls, a broker that goes and comes back, a reader who wants it to hold still."""
+
+import re
+from typing import Any
+
+import pytest
+
+from logsvc.cli.demo import GROUP, TOPIC
+from tests.browser.driver import visit
+from tests.browser.scenes import demo_broker, handle_line, make_group_behind, working
+
+expect = pytest.importorskip("playwright.sync_api", reason="browser tests need the Python package playwright").expect
+
+# Every change of what one element says, as it happens.
+WATCH = """(text) => {
+  const element = [...document.querySelectorAll(".figures dt")].find((each) => each.textContent === text).nextElementSibling;
+  window.seen = [element.textContent];
+  new MutationObserver(() => window.seen.push(element.textContent)).observe(element, {childList: true, characterData: true, subtree: true});
+}"""
+
+
+def figure(page: Any, name: str) -> Any:
+    return page.locator(".figures > div").filter(has=page.get_by_text(name, exact=True)).locator("dd").first
+
+
+def test_the_lag_of_a_group_falls_to_nothing_before_the_readers_eyes(browser: Any) -> None:
+    with demo_broker() as (broker, report), visit(browser, str(broker.http_url)) as console:
+        make_group_behind(broker.server, "late")
+        page = console.open("#/groups/late")
+        expect(figure(page, "Records behind")).not_to_have_text("0")
+        assert int(figure(page, "Records behind").inner_text().replace(",", "")) > report.records_in / 2
+        expect(page.locator(".page-head .pill")).to_have_text("Behind, no members")
+        page.evaluate(WATCH, "Records behind")
+        with working(broker.server, lambda record: None, group="late"):
+            expect(figure(page, "Records behind")).to_have_text("0")
+            expect(page.locator(".page-head .pill")).to_have_text("Caught up")
+            expect(page.get_by_role("table", name="Members")).to_contain_text(f"{TOPIC} 0, 1, 2, 3")
+        assert page.evaluate("window.seen.at(-1)") == "0"
+
+
+def test_a_broker_that_stops_is_missed_and_one_that_starts_is_found(browser: Any) -> None:
+    with demo_broker("--console-writes") as (broker, _), visit(browser, str(broker.http_url)) as console:
+        page = console.open("#/groups")
+        row = page.get_by_role("row", name=re.compile(f"^{GROUP} "))
+        expect(row).to_be_visible()
+        console.away = True
+        broker.stop()
+        expect(page.get_by_role("alert")).to_contain_text("The broker has not answered since")
+        expect(page.locator("#link-text")).to_have_text("Not reachable")
+        expect(row).to_be_visible()  # what it last said stays
+        # A view that has not been seen yet cannot be shown, and says why.
+        page.get_by_role("link", name="Topics", exact=True).click()
+        expect(page.get_by_role("main").get_by_role("alert")).to_contain_text("The broker cannot be reached")
+
+        broker.start()
+        expect(page.locator("#banner")).to_be_hidden()
+        expect(page.locator("#link-text")).to_have_text("Live")
+        console.away = False
+        expect(page.get_by_role("row", name=re.compile(f"^{TOPIC} "))).to_be_visible()
+        # Its token is another one now, and changes work without a reload.
+        page.goto(f"{console.base}/console/#/dead-letters/dlq.{TOPIC}.{GROUP}")
+        page.get_by_role("button", name="Redrive…").click()
+        expect(page.get_by_role("dialog")).to_contain_text("would be put back")
+
+
+def test_updates_can_be_paused_and_rest_while_the_tab_is_hidden(browser: Any) -> None:
+    with demo_broker() as (broker, report), visit(browser, str(broker.http_url)) as console:
+        page = console.open(f"#/groups/{GROUP}")
+        letters = figure(page, "Dead letters")
+        expect(letters).to_have_text(str(report.dead_lettered))
+        page.get_by_role("button", name="Pause updates").click()
+        expect(page.locator("#link-text")).to_have_text("Paused")
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        with working(broker.server, handle_line, group="another"):
+            # Longer than the page waits between two looks, on the page's own clock.
+            page.evaluate("new Promise((done) => setTimeout(done, 2500))")
+        assert asked == []
+        page.get_by_role("button", name="Resume updates").click()
+        expect(page.locator("#link-text")).to_have_text("Live")
+        page.wait_for_function("performance.getEntriesByType('resource').length > 0")
+        assert asked != []
+
+
+def test_a_theme_that_was_chosen_is_remembered(browser: Any) -> None:
+    with demo_broker() as (broker, _), visit(browser, str(broker.http_url), scheme="light") as console:
+        page = console.open()
+        background = "getComputedStyle(document.body).backgroundColor"
+        light = page.evaluate(background)
+        theme = page.get_by_role("button", name="Theme: system")
+        theme.click()
+        page.get_by_role("button", name="Theme: light").click()
+        expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
+        dark = page.evaluate(background)
+        assert dark != light
+        page.reload()
+        console.settle()
+        assert page.evaluate(background) == dark
+        expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
