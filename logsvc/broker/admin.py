@@ -8,7 +8,7 @@ from logsvc.storage.partition_log import PartitionLog
 from logsvc_common.errors import InternalTopic, InvalidPartitions, LogsvcError, UnknownTopic
 from logsvc_common.messages import (
     EARLIEST,
-    LAST_BATCH,
+    LAST_RECORD,
     LATEST,
     AlterTopic,
     CreateTopic,
@@ -157,7 +157,7 @@ class AdminHandler:
                 offset = log.start_offset
             elif wanted.timestamp_ms == LATEST:
                 offset = log.high_watermark
-            elif wanted.timestamp_ms == LAST_BATCH:
+            elif wanted.timestamp_ms == LAST_RECORD:
                 if log.high_watermark > log.start_offset:
                     offset = log.high_watermark - 1
                     timestamp_ms = _time_or_none(log.timestamp_at(offset))

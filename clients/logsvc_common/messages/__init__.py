@@ -70,7 +70,7 @@ from logsvc_common.messages.groups import (
 )
 from logsvc_common.messages.records import (
     EARLIEST,
-    LAST_BATCH,
+    LAST_RECORD,
     LATEST,
     Fetch,
     FetchPartition,
@@ -124,7 +124,7 @@ __all__ = [
     "ENTRIES_MAX",
     "FAILURES_MAX",
     "JOIN_EPOCH",
-    "LAST_BATCH",
+    "LAST_RECORD",
     "LATEST",
     "LATEST_OFFSET",
     "LEAVE_EPOCH",

@@ -84,12 +84,12 @@ class FetchReply(Message, frozen=True):
 
 EARLIEST = -2
 LATEST = -1
-LAST_BATCH = -100
+LAST_RECORD = -100
 
 
 class ListOffsetsPartition(Message, frozen=True):
-    """`timestamp_ms`: EARLIEST, LATEST, LAST_BATCH for the log's last offset and the largest time in its batch, or a time: then
-    the first record at or after it is meant."""
+    """`timestamp_ms`: EARLIEST, LATEST, LAST_RECORD for the last offset there is and its time, or a time: then the first record
+    at or after it is meant."""
 
     topic: str
     partition: Int64

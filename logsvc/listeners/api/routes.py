@@ -13,7 +13,7 @@ from logsvc.listeners.api import broker, dead_letters, groups, records, redrives
 from logsvc.listeners.api.backend import Backend
 from logsvc.listeners.api.errors import Refusal, error_response
 from logsvc.listeners.api.openapi import document
-from logsvc.listeners.api.operations import PREFIX, Operation, route
+from logsvc.listeners.api.operations import PREFIX, SHOWN_CHARACTERS, Operation, route
 
 OPERATIONS: tuple[Operation, ...] = (
     *broker.OPERATIONS,
@@ -26,7 +26,7 @@ OPERATIONS: tuple[Operation, ...] = (
 
 
 def routes(backend: Backend) -> list[Route]:
-    """Every route of the API, the last one for whatever else is asked for below /api."""
+    """Every route of the API, its document among them."""
     made: list[bytes] = []
 
     async def openapi(_: Request) -> Response:
@@ -34,27 +34,24 @@ def routes(backend: Backend) -> list[Route]:
             made.append(msgspec.json.encode(document(OPERATIONS)))
         return Response(made[0], media_type="application/json")
 
-    async def nothing_there(request: Request) -> Response:
-        path = request.url.path[:200]
-        return error_response(
-            Refusal(404, "NOT_FOUND", f"there is nothing at {path}; {PREFIX}/openapi.json lists what there is")
-        )
-
     return [
         *(route(operation, backend) for operation in OPERATIONS),
         Route(f"{PREFIX}/openapi.json", openapi),
-        Route("/api/{rest:path}", nothing_there, methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]),
     ]
 
 
 def with_errors(app: Starlette) -> Starlette:
     """Give `app` answers in JSON for what no route answers: paths that are not there, methods that are not taken."""
 
-    async def refused(_: Request, error: Exception) -> Response:
+    async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = HTTPStatus(error.status_code).name
-        allowed = (error.headers or {}).get("Allow")
-        message = f"{error.detail}; it takes {allowed}" if allowed else str(error.detail)
+        path = request.url.path[:SHOWN_CHARACTERS]
+        message = f"{request.method} {path}: {error.detail}"
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            message = f"there is nothing at {path}; {PREFIX}/openapi.json lists what there is"
+        elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            message = f"{path} does not take {request.method}, only {(error.headers or {}).get('Allow')}"
         return error_response(Refusal(error.status_code, code, message, error.headers))
 
     app.add_exception_handler(HTTPException, refused)

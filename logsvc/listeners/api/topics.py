@@ -11,7 +11,7 @@ from logsvc.listeners.api.confirm import Confirm, check_confirm
 from logsvc.listeners.api.history import TopicHistory, topic_history
 from logsvc.listeners.api.operations import Given, Operation
 from logsvc_common.messages import (
-    LAST_BATCH,
+    LAST_RECORD,
     DeleteTopic,
     ListGroups,
     ListGroupsReply,
@@ -56,8 +56,8 @@ class Topics(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Partition(msgspec.Struct, forbid_unknown_fields=True):
-    """A partition: it holds `start_offset` up to, not including, `end_offset`. The times are those of its first record and
-    of its last batch; null when it is empty or cannot be read. `reason` says why it is not online."""
+    """A partition: it holds `start_offset` up to, not including, `end_offset`. The times are those of its first and its
+    last record; null when it is empty or cannot be read. `reason` says why it is not online."""
 
     partition: int
     start_offset: int
@@ -154,9 +154,8 @@ async def _times(backend: Backend, topic: TopicDescription) -> list[tuple[int | 
     times: list[tuple[int | None, int | None]] = []
     for begin in range(0, len(topic.partitions), PARTITIONS_AT_ONCE):
         parts = topic.partitions[begin : begin + PARTITIONS_AT_ONCE]
-        wanted = [
-            ListOffsetsPartition(topic.topic, part.partition, time) for part in parts for time in (_FIRST_RECORD_MS, LAST_BATCH)
-        ]
+        asked = [(part.partition, time_ms) for part in parts for time_ms in (_FIRST_RECORD_MS, LAST_RECORD)]
+        wanted = [ListOffsetsPartition(topic.topic, partition, time_ms) for partition, time_ms in asked]
         results = (await backend.ask(ListOffsets(wanted), ListOffsetsReply)).results
         found = [result.timestamp_ms if result.timestamp_ms >= 0 else None for result in results]
         times += zip(found[::2], found[1::2], strict=True)

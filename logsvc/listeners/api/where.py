@@ -26,25 +26,25 @@ class Where(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     are those of the record that failed, `letter_from` to `letter_to` those of the letter itself, `redrives_from` to
     `redrives_to` how often it was redriven. `from_ms` to `to_ms` (not included) is when the letter was written."""
 
-    error: _Text | _Texts = []
-    error_is: _Text | _Texts = []
-    exception: _Text | _Texts = []
-    partition: _Number | _Numbers = []
-    offset_from: _Number | None = None
-    offset_to: _Number | None = None
-    letter_from: _Number | None = None
-    letter_to: _Number | None = None
-    redrives_from: _Number | None = None
-    redrives_to: _Number | None = None
-    from_ms: _Number | None = None
-    to_ms: _Number | None = None
+    error: Annotated[_Text | _Texts, msgspec.Meta(description="A part of the error's message, upper and lower case alike")] = []
+    error_is: Annotated[_Text | _Texts, msgspec.Meta(description="The whole message of the error")] = []
+    exception: Annotated[_Text | _Texts, msgspec.Meta(description="Class of the exception, dotted or its last part")] = []
+    partition: Annotated[_Number | _Numbers, msgspec.Meta(description="Partition of the record that failed")] = []
+    offset_from: Annotated[_Number | None, msgspec.Meta(description="First offset of the records that failed")] = None
+    offset_to: Annotated[_Number | None, msgspec.Meta(description="Last offset of the records that failed")] = None
+    letter_from: Annotated[_Number | None, msgspec.Meta(description="First offset of the letters themselves")] = None
+    letter_to: Annotated[_Number | None, msgspec.Meta(description="Last offset of the letters themselves")] = None
+    redrives_from: Annotated[_Number | None, msgspec.Meta(description="Redriven at least so often")] = None
+    redrives_to: Annotated[_Number | None, msgspec.Meta(description="Redriven at most so often")] = None
+    from_ms: Annotated[_Number | None, msgspec.Meta(description="Written at or after this time")] = None
+    to_ms: Annotated[_Number | None, msgspec.Meta(description="Written before this time")] = None
 
 
 class Filter(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     """The filter of a redrive: conditions that are not set are left out. Ranges include both ends."""
 
     error_contains: list[str] = []
-    error_is: list[str] = []
+    error_is: Annotated[list[str], msgspec.Meta(description="The whole message of the error")] = []
     exception_classes: list[str] = []
     partitions: list[int] = []
     offsets: list[tuple[int, int]] = []
