@@ -12,7 +12,7 @@ import pytest
 
 from logsvc.cli import demo
 from logsvc.testing import BrokerProcess, broker_process
-from logsvc_client import Admin, Consumer
+from logsvc_client import Admin, Consumer, RetryPolicy
 from tests.e2e.cli_runner import InProcess
 from tests.e2e.terminal import Terminal, terminal
 
@@ -176,7 +176,7 @@ def test_with_iterations_it_ends_and_the_last_look_stays(broker: BrokerProcess) 
 
 
 def test_a_pipe_gets_an_object_for_every_look(logsvc: InProcess) -> None:
-    outcome = logsvc("top", "--format", "json", "--iterations", "2", "--interval", "0.1")
+    outcome = logsvc("top", "--format", "json", "--iterations", "2", "--interval", "0.1", "--group", "^(late|demo)$")
     assert outcome.code == 0
     first, second = outcome.documents
     listed = {group["group"]: group for group in logsvc.json("group", "list")}
@@ -190,6 +190,26 @@ def test_a_pipe_gets_an_object_for_every_look(logsvc: InProcess) -> None:
     assert second["broker"]["not_online"] == []
     topics = {topic["topic"]: topic for topic in second["topics"]}
     assert topics[demo.DEAD_LETTERS]["records"] == second["broker"]["dead_letters"] > 0
+
+
+def test_a_listing_is_the_sum_of_a_description(broker: BrokerProcess) -> None:
+    later = RetryPolicy(initial_ms=600_000, max_ms=600_000)
+    with (
+        Admin(broker.server) as admin,
+        Consumer(demo.TOPIC, group_id="flaky", server=broker.server, auto_offset_reset="earliest", retry=later) as consumer,
+    ):
+        while not (records := consumer.poll(500, max_records=20)):
+            pass
+        for record in records[:3]:
+            consumer.fail(record, "no")
+        consumer.commit()
+        [listed] = [group for group in admin.list_groups() if group.group == "flaky"]
+        described = admin.describe_group("flaky").partitions
+    assert listed.failed_states["waiting"] == 3
+    assert sum(listed.failed_states.values()) == listed.failed == sum(sum(part.failed.values()) for part in described)
+    assert listed.lag == sum(part.lag for part in described) > 0
+    assert listed.position == sum(max(part.committed, part.start_offset) for part in described) > 0
+    assert 0 < listed.lag_ms <= max(part.lag_ms for part in described)
 
 
 def test_a_pipe_gets_tables_of_what_matches(logsvc: InProcess) -> None:
