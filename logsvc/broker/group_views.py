@@ -6,14 +6,14 @@ has removed is not waited for. Lag in time is the age of the first record not co
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from logsvc.broker.exchange import Exchange
-from logsvc.broker.lag_clock import LagClock, Unread
+from logsvc.broker.lag_clock import NOTHING_READ, LagClock, Lags, Reading, Unread, timestamp_ms
+from logsvc.broker.log_table import LogTable
 from logsvc.coordinator.coordinator import Coordinator
 from logsvc.coordinator.events import Now, TopicPartition
-from logsvc.coordinator.standings import Positions, Standing
 from logsvc.coordinator.views import PartitionView
 from logsvc.metrics import ROWS_PER_SAMPLE_MAX, DeferredSample, GroupSample, PositionColumns, Sample
 from logsvc.storage.log_directory import LogDirectory
@@ -30,14 +30,12 @@ from logsvc_common.messages import (
 from logsvc_common.names import check_group
 
 
-class _Columns(NamedTuple):
-    """Positions beside their logs; those whose topic is gone are left out. `firsts` is where each group reads on."""
+class _Piece(NamedTuple):
+    """Some positions of a group: where it has committed, and where it holds a partition and has not."""
 
-    where: list[TopicPartition]
-    logs: list[PartitionLog]
-    committed: list[int]
-    firsts: list[int]
-    lags: list[int]
+    committed: Lags
+    uncommitted: Lags
+    failed: list[tuple[str, int, str, int]]
 
 
 class GroupViews:
@@ -49,24 +47,26 @@ class GroupViews:
         self._coordinator = coordinator
         self._logs = logs
         self._now = now
-        self._clock = LagClock(seconds)
+        self._table = LogTable(logs)
+        self._clock = LagClock(self._table, seconds)
 
     def list_groups(self, exchange: Exchange[ListGroups]) -> None:
-        names = self._coordinator.group_names()
-        found = [(name, list(self._coordinator.positions(name, ROWS_PER_SAMPLE_MAX))) for name in names]
-        columns = {name: [self._columns(piece, kept=False) for piece in pieces] for name, pieces in found}
-        unknown = [unread for name, pieces in columns.items() for piece in pieces for unread in self._unknown(name, piece)]
-        for _ in self._clock.read(unknown):
+        self._table.refresh()
+        found = [(name, list(self._pieces(name))) for name in self._coordinator.group_names()]
+        unread = [
+            unread
+            for _, pieces in found
+            for piece in pieces
+            for lags in (piece.committed, piece.uncommitted)
+            for unread in lags.unread()
+        ]
+        for _ in self._clock.read(unread):
             pass
-        listings = []
-        for name, pieces in found:
-            standing = self._coordinator.standing(name)
-            assert standing is not None, "groups do not change within a turn of the event loop"
-            listings.append(self._listing(standing, pieces, columns[name]))
-        exchange.reply(ListGroupsReply(listings))
+        exchange.reply(ListGroupsReply([self._listing(name, pieces) for name, pieces in found]))
 
     def describe_group(self, exchange: Exchange[DescribeGroup]) -> None:
         view = self._coordinator.describe(check_group(exchange.body.group), self._now())
+        readings = self._clock.readings(view.group)
         exchange.reply(
             DescribeGroupReply(
                 group=view.group,
@@ -74,7 +74,7 @@ class GroupViews:
                 epoch=view.epoch,
                 assignor=view.assignor,
                 members=view.members,
-                partitions=[self._position(view.group, partition) for partition in view.partitions],
+                partitions=[self._position(partition, readings) for partition in view.partitions],
                 breaker=view.breaker,
             )
         )
@@ -82,75 +82,67 @@ class GroupViews:
     def samples(self) -> Iterator[Sample | None]:
         """Every group, in short steps: first how far each has come, then the ages, as far as the pass has time to read them."""
         names = self._coordinator.group_names()
-        found: list[tuple[str, _Columns, Positions]] = []
-        unknown: list[Unread] = []
+        found: list[tuple[str, _Piece]] = []
+        unread: list[Unread] = []
+        self._table.refresh()
         for name in names:
             standing = self._coordinator.standing(name)
             if standing is None:
                 continue
             yield GroupSample(name, standing.state, standing.members, standing.breaker_open)
-            everywhere: list[TopicPartition] = []
-            for positions in self._coordinator.positions(name, ROWS_PER_SAMPLE_MAX):
-                columns = self._columns(positions, kept=True)
-                found.append((name, columns, positions))
-                unknown += self._unknown(name, columns)
-                everywhere += columns.where
+            for piece in self._pieces(name):
+                found.append((name, piece))
+                unread += piece.committed.unread()
                 yield None
-            self._clock.keep_of(name, everywhere)
-        self._clock.keep(names)
-        for _ in self._clock.read(unknown):
+        self._clock.keep([key for name in names for key in (name, _uncommitted(name))])
+        for _ in self._clock.read(unread):
             yield None
         yield DeferredSample(self._clock.deferred)
-        for name, columns, positions in found:
-            if columns.where or positions.failed:
-                ages = self._ages(name, columns)
-                yield PositionColumns(name, columns.where, columns.committed, columns.lags, ages, positions.failed)
+        for name, (lags, _, failed) in found:
+            if lags.lags or failed:
+                ages_ms = lags.ages_ms(self._now().wall_ms)
+                yield PositionColumns(name, lags.run.where, lags.committed, lags.lags, ages_ms, failed)
 
-    def _unknown(self, group: str, columns: _Columns) -> list[Unread]:
-        return self._clock.unknown(group, columns.where, columns.logs, columns.firsts, columns.lags)
+    def _pieces(self, name: str) -> Iterator[_Piece]:
+        pieces = 0
+        for where, committed, failed in self._coordinator.positions(name, ROWS_PER_SAMPLE_MAX):
+            nowhere: list[TopicPartition] = []
+            if -1 in committed:
+                nowhere = [there for there, at in zip(where, committed, strict=True) if at < 0]
+                where = [there for there, at in zip(where, committed, strict=True) if at >= 0]
+                committed = [at for at in committed if at >= 0]
+            yield _Piece(
+                self._clock.lags(name, pieces, where, committed),
+                self._clock.lags(_uncommitted(name), pieces, nowhere, [-1] * len(nowhere)),
+                failed,
+            )
+            pieces += 1
+        self._clock.end_group(name, pieces)
+        self._clock.end_group(_uncommitted(name), pieces)
 
-    def _ages(self, group: str, columns: _Columns) -> list[int | None]:
-        now_ms = self._now().wall_ms
-        known = self._clock.known_lag_ms
-        return [known(group, where, now_ms) if lag else 0 for where, lag in zip(columns.where, columns.lags, strict=True)]
-
-    def _columns(self, positions: Positions, *, kept: bool) -> _Columns:
-        """`kept`: leave out where nothing is committed. Else such a position reads on at the log's start."""
-        topics = self._logs.topics
-        rows = [
-            (where, topic.partitions[where[1]], committed)
-            for where, committed in zip(positions.where, positions.committed, strict=True)
-            if (committed >= 0 or not kept) and (topic := topics.get(where[0])) is not None and where[1] < len(topic.partitions)
-        ]
-        firsts = [max(committed, log.start_offset) for _, log, committed in rows]
-        return _Columns(
-            [where for where, _, _ in rows],
-            [log for _, log, _ in rows],
-            [committed for _, _, committed in rows],
-            firsts,
-            [max(0, log.high_watermark - first) for (_, log, _), first in zip(rows, firsts, strict=True)],
-        )
-
-    def _listing(self, standing: Standing, positions: list[Positions], pieces: list[_Columns]) -> GroupListing:
+    def _listing(self, name: str, pieces: list[_Piece]) -> GroupListing:
+        standing = self._coordinator.standing(name)
+        assert standing is not None, "groups do not change within a turn of the event loop"
         failed: Counter[str] = Counter()
-        for piece in positions:
+        for piece in pieces:
             for _, _, state, count in piece.failed:
                 failed[state] += count
-        ages = [age for columns in pieces for age in self._ages(standing.group, columns)]
+        every = [lags for piece in pieces for lags in (piece.committed, piece.uncommitted)]
+        now_ms = self._now().wall_ms
         return GroupListing(
-            group=standing.group,
+            group=name,
             state=standing.state,
             members=standing.members,
-            topics=standing.topics,
-            lag=sum(sum(columns.lags) for columns in pieces),
+            topics=self._coordinator.topics(name),
+            lag=sum(sum(lags.lags) for lags in every),
             failed=failed.total(),
             breaker=standing.breaker,
-            lag_ms=max((age for age in ages if age is not None), default=0),
+            lag_ms=max((age_ms for lags in every for age_ms in lags.ages_ms(now_ms) if age_ms is not None), default=0),
             failed_states=dict(failed),
-            position=sum(sum(columns.firsts) for columns in pieces),
+            position=sum(sum(lags.firsts) for lags in every),
         )
 
-    def _position(self, group: str, view: PartitionView) -> GroupPartition:
+    def _position(self, view: PartitionView, readings: Mapping[PartitionLog, Reading]) -> GroupPartition:
         start_offset = end_offset = lag = lag_ms = 0
         try:
             log = self._logs.partition(view.topic, view.partition)
@@ -161,7 +153,9 @@ class GroupViews:
             first = max(view.committed, start_offset)
             lag = max(0, end_offset - first)
             if lag:
-                lag_ms = self._clock.lag_ms(Unread(group, (view.topic, view.partition), log, first), self._now().wall_ms) or 0
+                read_at, at_ms = readings.get(log, (NOTHING_READ, None))
+                at_ms = at_ms if read_at == first else timestamp_ms(log, first)
+                lag_ms = 0 if at_ms is None else max(0, self._now().wall_ms - at_ms)
         return GroupPartition(
             topic=view.topic,
             partition=view.partition,
@@ -175,3 +169,8 @@ class GroupViews:
             deaths=view.deaths,
             isolated=view.isolated,
         )
+
+
+def _uncommitted(group: str) -> str:
+    """What the clock calls the partitions that a group holds and has not committed in. No group has such a name."""
+    return f"{group}/"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from logsvc.broker.history import GroupPoint, History, Point, Totals
 from logsvc.clock import Clock
-from logsvc.metrics import BrokerMetrics, GroupSample, PositionColumns, Sample, histogram_counts
+from logsvc.metrics import BrokerMetrics, GroupSample, PositionColumns, Sample
 from logsvc.storage.log_directory import LogDirectory
 
 logger = logging.getLogger(__name__)
@@ -66,8 +66,8 @@ class HistoryKeeper:
             for name, topic in self._logs.topics.items()
             if not topic.internal
         }
-        append = histogram_counts(self._metrics.append_duration_seconds)
-        fsync = histogram_counts(self._metrics.fsync_duration_seconds)
+        append = self._metrics.append_duration_seconds.counts()
+        fsync = self._metrics.fsync_duration_seconds.counts()
         self._history.put(Point(self._clock.wall_ms(), self._clock.monotonic_ms(), topics, groups, append, fsync))
 
 

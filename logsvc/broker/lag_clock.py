@@ -1,38 +1,88 @@
-"""How long the first record that a group has not consumed has waited: its timestamp, read from the log, remembered.
+"""How far groups are behind, in records and in time: columns, for a broker that may have 50,000 positions.
 
-A timestamp is read once for each committed offset and kept with it, so a scrape costs no read for a group that stands still,
-and none for one that has caught up. At most one reading is kept for each partition a group has committed in.
+Lag in time is the age of the first record not consumed: its timestamp, read from the log once for each committed offset and
+kept with it. A scrape costs no read for a group that stands still, and none for one that has caught up. One reading is kept
+for each partition of a group, and goes with it.
 
-When many groups move, there may be more to read than a scrape has time for. A pass over all groups therefore has a budget;
-what it cannot read keeps its earlier reading, of a record that came before: the lag shown is then too long, never too short,
-by at most the time the group has moved since. The next pass begins where this one ended, so that everyone's turn comes.
+When many groups move there may be more to read than a scrape has time for. A pass over all groups therefore has a budget; what
+it cannot read keeps its earlier reading, of a record that came before. The lag shown is then too long, never too short, by at
+most the time between the two records. The next pass begins where this one ended, so that everyone's turn comes.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import compress
 from typing import NamedTuple
 
+from logsvc.broker.log_table import LogTable
 from logsvc.coordinator.events import TopicPartition
 from logsvc.storage.partition_log import PartitionLog
 from logsvc_common.errors import LogsvcError
 
 PASS_SECONDS_MAX = 0.025  # of reading in one pass
 STEP_SECONDS_MAX = 0.0003  # of reading before others get the event loop
-CAUGHT_UP_MS = 0
+NOTHING_READ = -1  # an offset that no reading is of
+NO_RECORD_MS = 1 << 62  # the time of a record that compaction has removed: nothing waits
+
+Reading = tuple[int, int | None]
+"""An offset, and the timestamp of the first record from there on."""
+
+
+class Run:
+    """Some positions of a group, their numbers in the table, and the readings: of which offset, and its timestamp.
+
+    `kept` says which of the given positions have a log; None when all have.
+    """
+
+    __slots__ = ("generation", "given", "kept", "logs", "numbers", "read_at", "timestamps_ms", "where")
+
+    def __init__(self, given: Sequence[TopicPartition], table: LogTable) -> None:
+        self.given = given
+        self.generation = table.generation
+        there = [where in table.numbers for where in given]
+        self.kept = None if all(there) else there
+        self.where = given if self.kept is None else list(compress(given, there))
+        self.numbers = [table.numbers[where] for where in self.where]
+        self.logs = [table.logs[number] for number in self.numbers]
+        self.read_at = [NOTHING_READ] * len(self.where)
+        self.timestamps_ms: list[int | None] = [None] * len(self.where)
+
+    def take_over(self, known: Mapping[PartitionLog, Reading]) -> None:
+        """Keep what has been read. A topic that was deleted and made anew has another log, and nothing was read of it."""
+        for place, log in enumerate(self.logs):
+            if log in known:
+                self.read_at[place], self.timestamps_ms[place] = known[log]
+
+
+class Lags(NamedTuple):
+    """How far a run of positions is behind: `firsts` is the first offset not consumed, `lags` how many records there are."""
+
+    run: Run
+    committed: Sequence[int]
+    firsts: list[int]
+    lags: list[int]
+
+    def unread(self) -> list["Unread"]:
+        """Those that are behind and whose first record has not been read."""
+        return [
+            Unread(self.run, place, first)
+            for place, (first, read_at, lag) in enumerate(zip(self.firsts, self.run.read_at, self.lags, strict=True))
+            if first != read_at and lag
+        ]
+
+    def ages_ms(self, now_ms: int) -> list[int | None]:
+        """The age of each first record: 0 when caught up, or by a producer's clock ahead of ours; None when not known."""
+        return [
+            0 if not lag else None if at_ms is None else now_ms - at_ms if now_ms > at_ms else 0
+            for lag, at_ms in zip(self.lags, self.run.timestamps_ms, strict=True)
+        ]
 
 
 class Unread(NamedTuple):
-    """The first record that a group has not consumed in a partition where there is one."""
+    """A position whose first record is to be read."""
 
-    group: str
-    where: TopicPartition
-    log: PartitionLog
+    run: Run
+    place: int
     offset: int
-
-
-class _Reading(NamedTuple):
-    offset: int
-    timestamp_ms: int | None
-    log: PartitionLog  # a topic that was deleted and made anew has another
 
 
 class LagClock:
@@ -40,96 +90,89 @@ class LagClock:
 
     def __init__(
         self,
+        table: LogTable,
         seconds: Callable[[], float],
         *,
         pass_seconds_max: float = PASS_SECONDS_MAX,
         step_seconds_max: float = STEP_SECONDS_MAX,
     ) -> None:
+        self._table = table
         self._seconds = seconds
         self._pass_seconds_max = pass_seconds_max
         self._step_seconds_max = step_seconds_max
-        self._readings: dict[str, dict[TopicPartition, _Reading]] = {}
+        self._runs: dict[str, list[Run]] = {}
         self._turn = 0
-        self.deferred = 0  # of the last pass: what it had no time to read
+        self.deferred = 0  # positions that the last pass had no time to read
 
-    def lag_ms(self, unread: Unread, now_ms: int) -> int | None:
-        """The age of one record, now, whatever it costs to read; None when it cannot be read. Never negative."""
-        if not self._is_known(unread):
-            self._read(unread)
-        return self.known_lag_ms(unread.group, unread.where, now_ms)
+    def lags(self, group: str, piece: int, where: Sequence[TopicPartition], committed: Sequence[int]) -> Lags:
+        """How far a group is behind in some partitions, by the table as it stands; those without a log are left out.
 
-    def known_lag_ms(self, group: str, where: TopicPartition, now_ms: int) -> int | None:
-        """The age by the last reading; None without one. A producer's clock ahead of ours makes no negative lag."""
-        reading = self._readings[group].get(where) if group in self._readings else None
-        if reading is None:
-            return None
-        return CAUGHT_UP_MS if reading.timestamp_ms is None else max(0, now_ms - reading.timestamp_ms)
+        `piece` numbers the pieces of a group from 0 on; from pass to pass they mostly hold the same partitions. `committed`
+        below a log's start, or -1, reads on at its start.
+        """
+        run = self._run(group, piece, where)
+        if run.kept is not None:
+            committed = list(compress(committed, run.kept))
+        starts, ends = self._table.starts, self._table.ends
+        firsts = [at if at > (start := starts[n]) else start for at, n in zip(committed, run.numbers, strict=True)]
+        lags = [end - first if (end := ends[n]) > first else 0 for first, n in zip(firsts, run.numbers, strict=True)]
+        return Lags(run, committed, firsts, lags)
 
-    def unknown(
-        self,
-        group: str,
-        where: Sequence[TopicPartition],
-        logs: Sequence[PartitionLog],
-        firsts: Sequence[int],
-        lags: Sequence[int],
-    ) -> list[Unread]:
-        """Of columns of positions, those that are behind and whose first record has not been read."""
-        known = self._readings.get(group, {})
-        return [
-            Unread(group, there, log, first)
-            for there, log, first, lag in zip(where, logs, firsts, lags, strict=True)
-            if lag and ((reading := known.get(there)) is None or reading[0] != first or reading[2] is not log)
-        ]
+    def _run(self, group: str, piece: int, where: Sequence[TopicPartition]) -> Run:
+        runs = self._runs.setdefault(group, [])
+        if piece < len(runs) and runs[piece].generation == self._table.generation and runs[piece].given == where:
+            return runs[piece]
+        run = Run(where, self._table)
+        run.take_over(self.readings(group))
+        runs[piece : piece + 1] = [run]
+        return run
+
+    def end_group(self, group: str, pieces: int) -> None:
+        """A pass has seen all pieces of a group: forget what it had beyond."""
+        if group in self._runs:
+            del self._runs[group][pieces:]
+
+    def keep(self, groups: Collection[str]) -> None:
+        """Forget all other groups."""
+        for group in self._runs.keys() - set(groups):
+            del self._runs[group]
 
     def read(self, wanted: Sequence[Unread]) -> Iterator[None]:
         """Read what a pass wants, in short steps, while its budget lasts."""
         spent = 0.0
         done = 0
         # Groups that stand at the same record share one read.
-        shared: dict[tuple[PartitionLog, int], _Reading] = {}
+        shared: dict[tuple[PartitionLog, int], int | None] = {}
         while done < len(wanted) and spent < self._pass_seconds_max:
             began = now = self._seconds()
             while done < len(wanted) and now - began < self._step_seconds_max:
-                unread = wanted[(self._turn + done) % len(wanted)]
+                run, place, offset = wanted[(self._turn + done) % len(wanted)]
                 done += 1
-                reading = shared.get((unread.log, unread.offset))
-                if reading is not None:
-                    self._readings.setdefault(unread.group, {})[unread.where] = reading
-                    continue
-                reading = self._read(unread)
-                if reading is not None:
-                    shared[unread.log, unread.offset] = reading
-                now = self._seconds()
+                where = (run.logs[place], offset)
+                if where not in shared:
+                    shared[where] = timestamp_ms(*where)
+                    now = self._seconds()
+                found = shared[where]
+                run.timestamps_ms[place] = found
+                run.read_at[place] = NOTHING_READ if found is None else offset
             spent += now - began
             yield
         self._turn = (self._turn + done) % len(wanted) if done < len(wanted) else 0
         self.deferred = len(wanted) - done
 
-    def keep(self, groups: Collection[str]) -> None:
-        """Forget the readings of all other groups."""
-        for group in self._readings.keys() - set(groups):
-            del self._readings[group]
+    def readings(self, group: str) -> dict[PartitionLog, Reading]:
+        """What has been read for a group: of which offset, and its timestamp."""
+        return {
+            log: (read_at, at_ms)
+            for run in self._runs.get(group, ())
+            for log, read_at, at_ms in zip(run.logs, run.read_at, run.timestamps_ms, strict=True)
+        }
 
-    def keep_of(self, group: str, where: Collection[TopicPartition]) -> None:
-        """Forget the readings of a group in other partitions."""
-        readings = self._readings.get(group)
-        if readings is not None and len(readings) > len(where):
-            for gone in readings.keys() - set(where):
-                del readings[gone]
 
-    def __len__(self) -> int:
-        return sum(map(len, self._readings.values()))
-
-    def _is_known(self, unread: Unread) -> bool:
-        reading = self._readings.get(unread.group, {}).get(unread.where)
-        return reading is not None and reading.offset == unread.offset and reading.log is unread.log
-
-    def _read(self, unread: Unread) -> _Reading | None:
-        readings = self._readings.setdefault(unread.group, {})
-        try:
-            timestamp_ms = unread.log.timestamp_at(unread.offset)
-        except LogsvcError:  # the partition has failed, says so itself, and what was known of it is not true for ever
-            readings.pop(unread.where, None)
-            return None
-        reading = readings[unread.where] = _Reading(unread.offset, timestamp_ms, unread.log)
-        return reading
+def timestamp_ms(log: PartitionLog, offset: int) -> int | None:
+    """The timestamp of the first record from `offset` on; None when it cannot be read: the partition then says why itself."""
+    try:
+        found = log.timestamp_at(offset)
+    except LogsvcError:
+        return None
+    return NO_RECORD_MS if found is None else found

@@ -36,7 +36,7 @@ from logsvc.coordinator.group import Group
 from logsvc.coordinator.limits import DEFAULT_LIMITS, CoordinatorLimits
 from logsvc.coordinator.members import REFUSED_RETRY_MS, Members, released
 from logsvc.coordinator.redrive import Redrives
-from logsvc.coordinator.standings import Positions, Standing, positions, standing
+from logsvc.coordinator.standings import Positions, Standing, positions, standing, topics
 from logsvc.coordinator.state_log import GroupMeta, RecordType, decode, group_record
 from logsvc.coordinator.timers import Timers
 from logsvc.coordinator.views import GroupView, view
@@ -316,9 +316,14 @@ class Coordinator:
         return sorted(self._groups)
 
     def standing(self, group: str) -> Standing | None:
-        """How a group stands, without its partitions; None when there is none of that name."""
+        """How a group stands, without its partitions and topics; None when there is none of that name."""
         found = self._groups.get(group)
         return None if found is None else standing(found)
+
+    def topics(self, group: str) -> list[str]:
+        """The topics of a group; none when there is no group of that name."""
+        found = self._groups.get(group)
+        return [] if found is None else topics(found)
 
     def positions(self, group: str, rows_max: int) -> Iterator[Positions]:
         """Where a group stands, `rows_max` partitions at a time; nothing when there is none of that name."""

@@ -14,12 +14,11 @@ from logsvc_common.breaker import BreakerState
 
 
 class Standing(NamedTuple):
-    """A group without its partitions. `state` and `breaker` as in GroupListing."""
+    """A group without its partitions and topics. `state` and `breaker` as in GroupListing."""
 
     group: str
     state: str
     members: int
-    topics: list[str]
     breaker: str
 
     @property
@@ -38,12 +37,15 @@ class Positions(NamedTuple):
 
 
 def standing(group: Group) -> Standing:
-    topics = {topic for member in group.members.values() for topic in member.topics}
-    topics.update({topic for topic, _ in group.progress}, {topic for topic, _ in group.owners})
     breaker = group.flood.breaker
-    return Standing(
-        group.name, group.state, len(group.members), sorted(topics), str(breaker.state) if breaker.config.enabled else "off"
-    )
+    return Standing(group.name, group.state, len(group.members), str(breaker.state) if breaker.config.enabled else "off")
+
+
+def topics(group: Group) -> list[str]:
+    """Those that it subscribes to, holds partitions of or has committed in, in order."""
+    found = {topic for member in group.members.values() for topic in member.topics}
+    found.update({topic for topic, _ in group.progress}, {topic for topic, _ in group.owners})
+    return sorted(found)
 
 
 def positions(group: Group, rows_max: int) -> Iterator[Positions]:

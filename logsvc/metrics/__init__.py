@@ -2,7 +2,7 @@
 
 Two kinds of series, by where their truth lives.
 
-* **Counted as it happens** (`counters`, and histograms of prometheus_client): appends, fetches, requests, failures. Hot paths
+* **Counted as it happens** (`counters`, `histogram`): appends, fetches, requests, failures. Hot paths
   hold the child of a counter (`topic(name)`, `group(group, topic)`) and call `inc`, once a batch or request.
 * **Read at the scrape** (`samples`, `families`): offsets, sizes, states, lag. They already exist in the log and the
   coordinator, so nothing is kept here. The broker gives them as columns, piece by piece; each piece becomes text (`text`) in
@@ -14,8 +14,9 @@ Label values come from checked names, enums and error classes only. Every family
 series; there is no -1.
 """
 
-from logsvc.metrics.broker_metrics import BrokerMetrics, GroupCounters, Source, TopicCounters, histogram_counts
+from logsvc.metrics.broker_metrics import BrokerMetrics, GroupCounters, Source, TopicCounters
 from logsvc.metrics.counters import LABEL_SETS_MAX, OTHER, Counter
+from logsvc.metrics.histogram import Histogram
 from logsvc.metrics.quantiles import HistogramCounts, quantile
 from logsvc.metrics.samples import (
     GROUP_STATES,
@@ -45,12 +46,12 @@ __all__ = [
     "DiskSample",
     "GroupCounters",
     "GroupSample",
+    "Histogram",
     "HistogramCounts",
     "PartitionColumns",
     "PositionColumns",
     "Sample",
     "Source",
     "TopicCounters",
-    "histogram_counts",
     "quantile",
 ]

@@ -9,14 +9,13 @@ import platform
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector
-from prometheus_client.core import Metric
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
 import logsvc
-from logsvc.metrics.counters import LABEL_SETS_MAX, Counter, CounterFamily, CounterNames
-from logsvc.metrics.families import FAMILIES, KAFKA_EXPORTER_FAMILIES, Collected, Row, lines
-from logsvc.metrics.quantiles import HistogramCounts
+from logsvc.metrics.counters import LABEL_SETS_MAX, Counter, CounterFamily, Names
+from logsvc.metrics.families import FAMILIES, KAFKA_EXPORTER_FAMILIES, Collected, lines
+from logsvc.metrics.histogram import Histogram
 from logsvc.metrics.samples import ROWS_PER_SAMPLE_MAX, SERIES_PER_FAMILY_MAX, Sample
 from logsvc.metrics.text import CONTENT_EOF, Templates, header, labels_text
 from logsvc_common.errors import LogsvcError
@@ -26,6 +25,9 @@ from logsvc_common.messages import Api
 DISK_SECONDS = (50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 1.0, 5.0)
 # Requests range from a metadata lookup to a long poll.
 REQUEST_SECONDS = (100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 50e-3, 100e-3, 500e-3, 1.0, 5.0, 30.0)
+APPEND = Names("logsvc_append_duration_seconds", "Time to write a batch to its segment, without the fsync.")
+FSYNC = Names("logsvc_fsync_duration_seconds", "Time of one fdatasync of a segment.")
+REQUEST = Names("logsvc_request_duration_seconds", "Time from a request's arrival to its answer, waiting included, by api.")
 DROPPED = "logsvc_metrics_series_dropped"
 
 Source = Callable[[], Iterable[Sample | None]]
@@ -66,10 +68,10 @@ class BrokerMetrics:
         self._series_max = series_per_family_max
         self._capped: set[str] = set()
         self._families = FAMILIES + KAFKA_EXPORTER_FAMILIES if kafka_names else FAMILIES
-        self._templates: Templates[Row] = Templates()
+        self._templates: Templates = Templates()
 
         def counters(labels: tuple[str, ...], *names: tuple[str, str]) -> CounterFamily:
-            return CounterFamily([CounterNames(*name) for name in names], labels, label_sets_max)
+            return CounterFamily([Names(*name) for name in names], labels, label_sets_max)
 
         self._topics = counters(
             ("topic",),
@@ -92,27 +94,13 @@ class BrokerMetrics:
         )
         self._counted = (self._topics, self._groups, self._dead_letters, self._rebalances, self._errors)
 
-        self._registry = registry = CollectorRegistry()
-        self.append_duration_seconds = Histogram(
-            "logsvc_append_duration_seconds",
-            "Time to write a batch to its segment, without the fsync.",
-            registry=registry,
-            buckets=DISK_SECONDS,
-        )
-        self.fsync_duration_seconds = Histogram(
-            "logsvc_fsync_duration_seconds", "Time of one fdatasync of a segment.", registry=registry, buckets=DISK_SECONDS
-        )
-        requests = Histogram(
-            "logsvc_request_duration_seconds",
-            "Time from a request's arrival to its answer, waiting included, by api.",
-            ("api",),
-            registry=registry,
-            buckets=REQUEST_SECONDS,
-        )
-        self._requests = {api: requests.labels(api.name.lower()) for api in Api}
-        build = Gauge("logsvc_build_info", "The version that runs; always 1.", ("version", "python"), registry=registry)
+        self.append_duration_seconds = Histogram(APPEND.name, DISK_SECONDS)
+        self.fsync_duration_seconds = Histogram(FSYNC.name, DISK_SECONDS)
+        self._requests = {api: Histogram(REQUEST.name, REQUEST_SECONDS, ("api",), (api.name.lower(),)) for api in Api}
+        self._registry = CollectorRegistry()
+        build = Gauge("logsvc_build_info", "The version that runs; always 1.", ("version", "python"), registry=self._registry)
         build.labels(logsvc.__version__, platform.python_version()).set(1)
-        ProcessCollector(registry=registry)
+        ProcessCollector(registry=self._registry)
 
     # Counted as it happens
 
@@ -174,10 +162,15 @@ class BrokerMetrics:
             if sample is not None:
                 collected.add(sample)
             yield b""
-        for metric in self._registry.collect():
-            # The library adds the creation time of every histogram as a series of its own; nobody asks for those.
-            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
-            yield encoder(_Collection(metric)).removesuffix(CONTENT_EOF)
+        yield encoder(self._registry).removesuffix(CONTENT_EOF)
+        for names, histograms in (
+            (APPEND, [self.append_duration_seconds]),
+            (FSYNC, [self.fsync_duration_seconds]),
+            (REQUEST, self._requests.values()),
+        ):
+            yield header(names.name, "histogram", names.help)
+            for histogram in histograms:
+                yield histogram.text()
         dropped: dict[str, int] = {}
         for family in self._counted:
             dropped[family.counters[0].name] = family.folded
@@ -206,19 +199,3 @@ class BrokerMetrics:
                 self._capped.add(family.name)
                 log.warning("metrics: %s is cut at %d series, its limit", family.name, self._series_max)
         self._templates.end_scrape()
-
-
-class _Collection(NamedTuple):
-    """One metric as what the encoders call a registry."""
-
-    metric: Metric
-
-    def collect(self) -> Iterable[Metric]:
-        return (self.metric,)
-
-
-def histogram_counts(histogram: Histogram) -> HistogramCounts:
-    """The buckets of a histogram without labels as they stand."""
-    (metric,) = histogram.collect()
-    buckets = [(float(sample.labels["le"]), sample.value) for sample in metric.samples if sample.name.endswith("_bucket")]
-    return HistogramCounts(tuple(bound for bound, _ in buckets), tuple(count for _, count in buckets))

@@ -30,8 +30,8 @@ class Counter:
         self.value += amount
 
 
-class CounterNames(NamedTuple):
-    """What one counter of a family is called; `name` is without `_total`."""
+class Names(NamedTuple):
+    """What a metric is called; `name` is without `_total`."""
 
     name: str
     help: str
@@ -45,7 +45,7 @@ class _Child(NamedTuple):
 class CounterFamily:
     """A few counters that share their labels, at most `limit` label sets of them."""
 
-    def __init__(self, counters: Sequence[CounterNames], labels: Sequence[str], limit: int) -> None:
+    def __init__(self, counters: Sequence[Names], labels: Sequence[str], limit: int) -> None:
         self.counters = tuple(counters)
         self._labels = tuple(labels)
         self._limit = limit

@@ -20,10 +20,7 @@ from logsvc.metrics.samples import (
     PositionColumns,
     Sample,
 )
-from logsvc.metrics.text import Templates, fill, template_row
-
-Row = tuple[str | int, ...]
-SECONDS = b"%.3f"
+from logsvc.metrics.text import SECONDS, WHOLE, Row, Templates, fill
 
 
 class Run(NamedTuple):
@@ -36,7 +33,7 @@ class Run(NamedTuple):
     values: Sequence[float]
     shared: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
-    number: bytes = b"%d"
+    number: bytes = WHOLE
 
     def cut(self, series: int) -> "Run":
         """At most so many series of it, whole rows."""
@@ -80,7 +77,7 @@ class Collected:
                 self.deferred = sample.positions
 
 
-def lines(family: Family, collected: Collected, templates: Templates[Row], series_max: int) -> Iterator[tuple[bytes, int]]:
+def lines(family: Family, collected: Collected, templates: Templates, series_max: int) -> Iterator[tuple[bytes, int]]:
     """(lines, series left out) of each run in turn."""
     name = family.name.encode()
     room = series_max
@@ -88,17 +85,11 @@ def lines(family: Family, collected: Collected, templates: Templates[Row], serie
         run = whole.cut(room)
         room -= len(run.values)
         left_out = len(whole.values) - len(run.values)
-        yield (fill(name, _template(run, templates), run.values) if run.rows else b""), left_out
+        yield (fill(name, _template(run, templates), run.values, run.number) if run.rows else b""), left_out
 
 
-def _template(run: Run, templates: Templates[Row]) -> bytes:
-    def make(row: Row) -> bytes:
-        values = (*run.shared, *map(str, row))
-        if not run.variants:
-            return template_row(run.labels, values, run.number)
-        return b"".join(template_row(run.labels, (*values, variant), run.number) for variant in run.variants)
-
-    return templates.get((run.labels, run.number, run.variants, run.key), run.rows, make)
+def _template(run: Run, templates: Templates) -> bytes:
+    return templates.get((run.labels, run.variants, run.key), run.labels, run.shared, run.rows, run.variants)
 
 
 # Runs
@@ -133,11 +124,12 @@ def _key(columns: PositionColumns) -> Hashable:
 def _lag_seconds(collected: Collected) -> Iterator[Run]:
     labels = ("group", "topic", "partition")
     for columns in collected.positions:
-        where, lags_ms = columns.where, columns.lags_ms
+        where, lags_ms, key = columns.where, columns.lags_ms, _key(columns)
         if None in lags_ms:
+            key = ("known", key)
             where = [found for found, lag_ms in zip(where, lags_ms, strict=True) if lag_ms is not None]
         seconds = [lag_ms / 1000 for lag_ms in lags_ms if lag_ms is not None]
-        yield Run(_key(columns), labels, where, seconds, shared=(columns.group,), number=SECONDS)
+        yield Run(key, labels, where, seconds, shared=(columns.group,), number=SECONDS)
 
 
 def _failed(collected: Collected) -> Iterator[Run]:

@@ -8,13 +8,17 @@ microsecond a series, where a library that builds an object for each takes five.
 Templates are kept for as long as each scrape asks for them again with the same label sets.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Generic, TypeVar
+import re
+from collections.abc import Hashable, Iterable, Sequence
 
 CONTENT_EOF = b"# EOF\n"
+WHOLE = b" %d"
+SECONDS = b" %.3f"
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
-RowT = TypeVar("RowT")
+_SPECIAL = re.compile(r'[%\\"\n]')
+
+Row = tuple[str | int, ...]
 
 
 def labels_text(names: Sequence[str], values: Sequence[str]) -> bytes:
@@ -31,33 +35,49 @@ def header(name: str, kind: str, help_text: str, *, openmetrics: bool = False) -
     return f"# HELP {family} {help_text}\n# TYPE {family} {kind}\n".encode()
 
 
-def template_row(names: Sequence[str], values: Sequence[str], number: bytes) -> bytes:
-    """One line of a template; `number` is the format of the value, as `%d`."""
-    return labels_text(names, values).replace(b"%", b"%%") + b" " + number + b"\n"
+def template(names: Sequence[str], shared: Sequence[str], rows: Sequence[Row], variants: Sequence[str] = ()) -> bytes:
+    """A line for each row, or one for each of `variants` of each row. The labels `names` have the values `shared`, then those
+    of the row, then the variant."""
+    # Made by two passes of `%`: the first puts in the labels of the rows, the second, in `fill`, the numbers.
+    pairs = [f'{name}="{_escape(value, "%%%%")}"' for name, value in zip(names, shared, strict=False)]
+    pairs += [f'{name}="%s"' for name in names[len(shared) : len(names) - bool(variants)]]
+    lines = [[*pairs, f'{names[-1]}="{_escape(variant, "%%%%")}"'] for variant in variants] or [pairs]
+    text = "".join(f"{{{','.join(line)}}} %%d\n" if line else " %%d\n" for line in lines)
+    if any(_SPECIAL.search(value) for value in {value for row in rows for value in row if isinstance(value, str)}):
+        rows = [tuple(_escape(str(value), "%%") for value in row) for row in rows]
+    return "".join([text % (row * len(lines)) for row in rows]).encode()
 
 
-def fill(name: bytes, template: bytes, values: Iterable[float]) -> bytes:
-    """The lines of one family: its template with the numbers in."""
-    block = template % tuple(values)
+def _escape(value: str, percent: str) -> str:
+    return value.translate(_ESCAPES).replace("%", percent)
+
+
+def fill(name: bytes, lines: bytes, values: Iterable[float], number: bytes = WHOLE) -> bytes:
+    """The lines of one family: its template with the numbers in, written as `number` says."""
+    if number is not WHOLE:
+        lines = lines.replace(WHOLE + b"\n", number + b"\n")
+    block = lines % tuple(values)
     return name + block[:-1].replace(b"\n", b"\n" + name) + b"\n"
 
 
-class Templates(Generic[RowT]):
+class Templates:
     """Templates of runs of series. A run has a key, and rows that say which series it has."""
 
     def __init__(self) -> None:
-        self._kept: dict[Hashable, tuple[Sequence[RowT], bytes]] = {}
+        self._kept: dict[Hashable, tuple[Sequence[Row], bytes]] = {}
         self._asked: set[Hashable] = set()
 
-    def get(self, key: Hashable, rows: Sequence[RowT], make: Callable[[RowT], bytes]) -> bytes:
-        """The template of `rows`, made of `make` of each unless it is known. `rows` must not be changed afterwards."""
+    def get(
+        self, key: Hashable, names: Sequence[str], shared: Sequence[str], rows: Sequence[Row], variants: Sequence[str]
+    ) -> bytes:
+        """As `template`, of these arguments. `key` goes with all of them but `rows`, which must not be changed afterwards."""
         self._asked.add(key)
         known = self._kept.get(key)
         if known is not None and known[0] == rows:
             return known[1]
-        template = b"".join([make(row) for row in rows])
-        self._kept[key] = (rows, template)
-        return template
+        made = template(names, shared, rows, variants)
+        self._kept[key] = (rows, made)
+        return made
 
     def end_scrape(self) -> None:
         """Forget what this scrape did not ask for."""

@@ -15,10 +15,12 @@ from sortedcontainers import SortedDict
 from logsvc.storage.disk import File
 from logsvc.storage.scan import BadBatch, batch_at, find_batch, walk_headers
 from logsvc.storage.segment import Segment, SegmentCache
-from logsvc_common.batch import HEADER_BYTES, BatchHeader, check_crc, decode, parse_header
+from logsvc_common.batch import HEADER_BYTES, BatchHeader, RawRecord, check_crc, decode, parse_header
 from logsvc_common.errors import CorruptBatch
 
 REMEMBERED_PLACES = 64
+SAME_TIME_MS = 100  # records of a batch that spans no more are taken to have come together
+TIMED_BATCH_BYTES_MAX = 256 << 10  # stored bytes of a batch that is decoded to find the time of one record
 
 
 class LogPoint(NamedTuple):
@@ -189,27 +191,43 @@ class LogReader:
         return LogPoint(header.base_offset, segment.base_offset, position)
 
     def timestamp_at(self, offset: int, end_offset: int) -> int | None:
-        """A timestamp from the header of the first batch with records from `offset`, None when there is none.
+        """The timestamp of the first record from `offset` on, None when there is none.
 
-        Its first timestamp if `offset` is at its beginning or below, else its largest.
+        At the beginning of a batch its header says it, and within one whose records are as good as of one time. Else the batch
+        is read, unless it is so large that its records are taken to be spread evenly over its time.
         """
         while offset < end_offset:
-            header = self._header_at(offset)
+            segment = self.segment_of(offset)
+            position, header = self._header_at(segment, offset)
             if header.record_count:
-                return header.first_timestamp_ms if header.base_offset >= offset else header.max_timestamp_ms
+                if header.base_offset >= offset or 0 <= header.max_timestamp_ms - header.first_timestamp_ms <= SAME_TIME_MS:
+                    return header.first_timestamp_ms
+                if header.size > TIMED_BATCH_BYTES_MAX:
+                    span_ms = header.max_timestamp_ms - header.first_timestamp_ms
+                    return header.first_timestamp_ms + span_ms * (offset - header.base_offset) // header.last_offset_delta
+                for record in self._records(segment, position, header):
+                    if record.offset >= offset:
+                        return record.timestamp
             offset = header.next_offset
         return None
 
-    def _header_at(self, offset: int) -> BatchHeader:
-        segment = self.segment_of(offset)
+    def _records(self, segment: Segment, position: int, header: BatchHeader) -> list[RawRecord]:
+        batch = self._cache.file(segment).pread(header.size, position)
+        try:
+            check_crc(batch, header)
+            return decode(batch)
+        except CorruptBatch as error:
+            raise BadBatch(position, header.base_offset, error.message) from error
+
+    def _header_at(self, segment: Segment, offset: int) -> tuple[int, BatchHeader]:
         position = self._place(segment, offset)
         if position is not None:
             data = self._cache.file(segment).pread(HEADER_BYTES, position)
             try:
-                return self._check_first(data, offset, position, segment.size)
+                return position, self._check_first(data, offset, position, segment.size - position)
             except BadBatch:
                 self._places.clear()
-        return self._locate(segment, offset)[1]
+        return self._locate(segment, offset)
 
     def offset_for_time(self, timestamp_ms: int, start_offset: int, limit: LogPoint) -> tuple[int, int] | None:
         """(offset, timestamp) of the first record from `start_offset`, below `limit`, that is not older; None without one."""
@@ -237,13 +255,7 @@ class LogReader:
         for position, header in walk_headers(file, start, end, first_offset):
             if header.last_offset < from_offset or header.max_timestamp_ms < timestamp_ms or not header.record_count:
                 continue
-            batch = file.pread(header.size, position)
-            try:
-                check_crc(batch, header)
-                records = decode(batch)
-            except CorruptBatch as error:
-                raise BadBatch(position, header.base_offset, error.message) from error
-            for record in records:
+            for record in self._records(segment, position, header):
                 if record.timestamp >= timestamp_ms and record.offset >= start_offset:
                     return record.offset, record.timestamp
         return None

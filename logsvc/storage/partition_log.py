@@ -124,7 +124,9 @@ class PartitionLog(LogWriter):
             raise self._fail("reading", error) from error
 
     def timestamp_at(self, offset: int) -> int | None:
-        """Timestamp of the batch that holds `offset`, from its header; None at the high watermark. For lag in seconds.
+        """Timestamp of the first record from `offset` on, None when there is none below the high watermark. For lag in seconds.
+
+        Within a batch it may be that of a record a moment before; see `LogReader.timestamp_at`.
 
         Raises OffsetOutOfRange, PartitionCorrupt, StorageFailed.
         """

@@ -12,11 +12,11 @@ from logsvc_client.engine import Engine
 from logsvc_client.fetcher import Fetcher
 from logsvc_client.handout import Handout
 from logsvc_client.membership import Membership, grouped
-from logsvc_client.partitioner import murmur2
 from logsvc_client.records import Record, TopicPartition
 from logsvc_common.batch import Buffer, RecordData, encode
 from logsvc_common.delivery import FailedOffsets, State
 from logsvc_common.errors import Disconnected, FencedMemberEpoch, LogsvcError, UnknownMember
+from logsvc_common.keys import murmur2
 from logsvc_common.messages import (
     Commit,
     CommitReply,

@@ -8,9 +8,9 @@ committed once a batch, as a fast consumer does, except where the broker asks fo
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from logsvc_client.partitioner import murmur2
 from logsvc_common.batch import RawRecord, RecordData, decode, encode, split
 from logsvc_common.errors import GroupError
+from logsvc_common.keys import murmur2
 from logsvc_common.messages import (
     JOIN_EPOCH,
     LEAVE_EPOCH,

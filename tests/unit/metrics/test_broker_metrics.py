@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
@@ -276,6 +276,7 @@ class TestSteps:
 NAMES = st.text('abc.-_%"\\\n{},=', min_size=1, max_size=8)
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.lists(
         st.tuples(

@@ -2,8 +2,10 @@
 
 import pytest
 
+from logsvc.storage import log_reader
 from logsvc.storage.partition_log import PartitionState
 from logsvc_common import batch as batches
+from logsvc_common.batch import RecordData
 from logsvc_common.errors import CorruptBatch, OffsetOutOfRange, RecordTooLarge
 from tests.storage_support import (
     FOLDER,
@@ -187,10 +189,30 @@ def test_the_timestamp_at_an_offset_comes_from_its_batch() -> None:
     log = filled(new_disk(), 30)
     assert log.timestamp_at(0) == 0
     assert log.timestamp_at(14) == 14
-    assert log.timestamp_at(15) == 15
+    assert log.timestamp_at(15) == 14  # of one batch with it, and within SAME_TIME_MS
     assert log.timestamp_at(60) is None
     with pytest.raises(OffsetOutOfRange):
         log.timestamp_at(61)
+
+
+@pytest.mark.parametrize("codec", batches.CODECS.values())
+def test_within_a_batch_that_took_long_every_record_has_its_own_timestamp(codec: int) -> None:
+    log = open_log(new_disk())
+    times = [100_000, 200_000, 150_000, 900_000, 4_000_000_000_000, 7]
+    raw = batches.encode((RecordData(b"value", timestamp_ms=time) for time in times), codec=codec)
+    for _ in range(3):
+        log.append(raw, batches.parse_header(raw), 0)
+    log.sync()
+    assert [log.timestamp_at(offset) for offset in range(18)] == times * 3
+
+
+def test_within_a_batch_too_large_to_decode_timestamps_are_between_its_first_and_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_reader, "TIMED_BATCH_BYTES_MAX", 1_000)
+    log = open_log(new_disk(), segment_bytes=1 << 20)
+    append(log, [b"x" * 500] * 5, timestamp_ms=1_000_000, step_ms=60_000)
+    append(log, [b"x" * 500], timestamp_ms=5_000_000)
+    log.sync()
+    assert [log.timestamp_at(offset) for offset in range(6)] == [1_000_000 + 60_000 * n for n in range(5)] + [5_000_000]
 
 
 def test_a_clean_close_leaves_nothing_to_scan_or_write_at_the_next_start() -> None:
