@@ -46,7 +46,7 @@ def with_errors(app: Starlette) -> Starlette:
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = HTTPStatus(error.status_code).name
-        path = request.url.path[:SHOWN_CHARACTERS]
+        path = request.scope["path"][:SHOWN_CHARACTERS]  # request.url would fail where the query is not UTF-8
         message = f"{request.method} {path}: {error.detail}"
         if error.status_code == HTTPStatus.NOT_FOUND:
             message = f"there is nothing at {path}; {PREFIX}/openapi.json lists what there is"
