@@ -312,6 +312,7 @@ def _print(report: Report, kept: Path | None) -> None:
         (f"logsvc serve --data-dir {kept} &", "the same broker, to look into"),
         (f"logsvc dlq show {DEAD_LETTERS}", "the lines that failed, and why"),
         (f"logsvc group describe {GROUP}", "where the group stands"),
+        ("logsvc top", "who is behind and what fails, live"),
         ("curl http://127.0.0.1:9293/metrics", "the same as metrics"),
     ]
     if kept is None:
