@@ -206,7 +206,7 @@ def _process() -> list[Panel]:
         ),
         lines(
             "Open files",
-            "File descriptors in use, and how many there may be. A segment has three; sockets need one each.",
+            "File descriptors in use, and how many there may be. A partition needs one or two, a client one.",
             Query(f"process_open_fds{{{BROKER}}}", "open"),
             Query(f"process_max_fds{{{BROKER}}}", "limit"),
             width=8,
