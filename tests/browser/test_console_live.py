@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from logsvc.cli.demo import GROUP, TOPIC
-from tests.browser.driver import visit
-from tests.browser.scenes import demo_broker, handle_line, make_group_behind, working
+from tests.browser.driver import Visit, visit
+from tests.browser.scenes import demo_broker, make_group_behind, working
 
 expect = pytest.importorskip("playwright.sync_api", reason="browser tests need the Python package playwright").expect
 
@@ -15,7 +15,8 @@ expect = pytest.importorskip("playwright.sync_api", reason="browser tests need t
 WATCH = """(text) => {
   const element = [...document.querySelectorAll(".figures dt")].find((each) => each.textContent === text).nextElementSibling;
   window.seen = [element.textContent];
-  new MutationObserver(() => window.seen.push(element.textContent)).observe(element, {childList: true, characterData: true, subtree: true});
+  const changes = {childList: true, characterData: true, subtree: true};
+  new MutationObserver(() => window.seen.push(element.textContent)).observe(element, changes);
 }"""
 
 
@@ -24,11 +25,11 @@ def figure(page: Any, name: str) -> Any:
 
 
 def test_the_lag_of_a_group_falls_to_nothing_before_the_readers_eyes(browser: Any) -> None:
-    with demo_broker() as (broker, report), visit(browser, str(broker.http_url)) as console:
+    with demo_broker() as (broker, _), visit(browser, str(broker.http_url)) as console:
         make_group_behind(broker.server, "late")
         page = console.open("#/groups/late")
         expect(figure(page, "Records behind")).not_to_have_text("0")
-        assert int(figure(page, "Records behind").inner_text().replace(",", "")) > report.records_in / 2
+        assert int(figure(page, "Records behind").inner_text().replace(",", "")) >= 100
         expect(page.locator(".page-head .pill")).to_have_text("Behind, no members")
         page.evaluate(WATCH, "Records behind")
         with working(broker.server, lambda record: None, group="late"):
@@ -63,37 +64,30 @@ def test_a_broker_that_stops_is_missed_and_one_that_starts_is_found(browser: Any
         expect(page.get_by_role("dialog")).to_contain_text("would be put back")
 
 
-def test_updates_can_be_paused_and_rest_while_the_tab_is_hidden(browser: Any) -> None:
-    with demo_broker() as (broker, report), visit(browser, str(broker.http_url)) as console:
-        page = console.open(f"#/groups/{GROUP}")
-        letters = figure(page, "Dead letters")
-        expect(letters).to_have_text(str(report.dead_lettered))
-        page.get_by_role("button", name="Pause updates").click()
-        expect(page.locator("#link-text")).to_have_text("Paused")
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
-        with working(broker.server, handle_line, group="another"):
-            # Longer than the page waits between two looks, on the page's own clock.
-            page.evaluate("new Promise((done) => setTimeout(done, 2500))")
-        assert asked == []
+def test_updates_can_be_paused(console: Visit) -> None:
+    page = console.open(f"#/groups/{GROUP}")
+    page.get_by_role("button", name="Pause updates").click()
+    expect(page.locator("#link-text")).to_have_text("Paused")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    # Longer than the page waits between two looks, on the page's own clock.
+    page.evaluate("new Promise((done) => setTimeout(done, 2500))")
+    assert asked == []
+    with page.expect_request("**/api/v1/broker"):
         page.get_by_role("button", name="Resume updates").click()
-        expect(page.locator("#link-text")).to_have_text("Live")
-        page.wait_for_function("performance.getEntriesByType('resource').length > 0")
-        assert asked != []
+    expect(page.locator("#link-text")).to_have_text("Live")
 
 
-def test_a_theme_that_was_chosen_is_remembered(browser: Any) -> None:
-    with demo_broker() as (broker, _), visit(browser, str(broker.http_url), scheme="light") as console:
-        page = console.open()
-        background = "getComputedStyle(document.body).backgroundColor"
-        light = page.evaluate(background)
-        theme = page.get_by_role("button", name="Theme: system")
-        theme.click()
-        page.get_by_role("button", name="Theme: light").click()
-        expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
-        dark = page.evaluate(background)
-        assert dark != light
-        page.reload()
-        console.settle()
-        assert page.evaluate(background) == dark
-        expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
+def test_a_theme_that_was_chosen_is_remembered(console: Visit) -> None:
+    page = console.open()
+    background = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(background)
+    page.get_by_role("button", name="Theme: system").click()
+    page.get_by_role("button", name="Theme: light").click()
+    expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
+    dark = page.evaluate(background)
+    assert dark != light
+    page.reload()
+    console.settle()
+    assert page.evaluate(background) == dark
+    expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()

@@ -10,7 +10,7 @@ import { ApiError } from "./api.js";
 const POLL_MS = 2_000;
 
 export class Live {
-  /** `onData(data)` shows; `onError(error)` is an answer that says no; `onState(state)`: connecting, live, paused, unreachable. */
+  /** `onData(data)` shows; `onError(error)`: no, or no answer; `onState(state, before)`: connecting, live, paused, unreachable. */
   constructor({ onData, onError, onState }) {
     this.onData = onData;
     this.onError = onError;
@@ -61,12 +61,8 @@ export class Live {
     } catch (error) {
       if (signal.aborted) return;
       if (!(error instanceof ApiError)) throw error;
-      if (error.unreachable) {
-        this.tell("unreachable");
-      } else {
-        this.tell(this.paused ? "paused" : "live");
-        this.onError(error);
-      }
+      this.tell(error.unreachable ? "unreachable" : this.paused ? "paused" : "live");
+      this.onError(error);
     } finally {
       if (!signal.aborted) this.schedule();
     }

@@ -97,6 +97,7 @@ function redraw() {
 }
 
 function refuse(error) {
+  if (error.unreachable && shown !== null) return; // what was shown stays; the banner says how old it is
   shown = null;
   render($("view"), problem(view.title, error));
   $("view").removeAttribute("aria-busy");
@@ -113,7 +114,6 @@ function tellState(state, before) {
   banner.textContent = away
     ? `The broker has not answered since ${localTime(Date.now())}. You see what it last said; trying again every 2 seconds.`
     : "";
-  if (away && shown === null) render($("view"), problem(view.title, { message: "The broker cannot be reached." }));
 }
 
 function startPause(button) {

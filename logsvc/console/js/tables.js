@@ -1,7 +1,8 @@
 /* One table, for every list: sorted by its head's buttons, rows that lead somewhere, cards on narrow windows.
  *
  * Roles are written out because a row shown as a card is no longer a table row to the browser.
- * A column is {name, label, cell(row), sort?(row), align?, kind?}; the first one names the row.
+ * A column is {name, label, cell(row), sort?(row), align?, kind?, mute?}; the first one names the row, `mute` hides the label
+ * of what explains itself to the eye.
  */
 
 import { h } from "./dom.js";
@@ -44,6 +45,7 @@ function sorted(rows, columns, order) {
 
 function head(column, order, redraw) {
   const props = { role: "columnheader", scope: "col", class: column.align === "end" ? "end" : null };
+  if (column.mute) return h("th", props, h("span", { class: "hidden-text" }, column.label));
   if (!order || !column.sort) return h("th", props, column.label);
   const chosen = order.name === column.name;
   props["aria-sort"] = chosen ? (order.descending ? "descending" : "ascending") : null;

@@ -85,7 +85,7 @@ function partitionTable(group, order, redraw) {
       { name: "committed", label: "Read up to", align: "end", sort: (each) => each.committed, cell: (each) => count(each.committed) },
       { name: "end", label: "Ends at", align: "end", sort: (each) => each.end_offset, cell: (each) => count(each.end_offset) },
       { name: "lag", label: "Behind", align: "end", sort: (each) => each.lag, cell: (each) => quietCount(each.lag) },
-      { name: "bar", label: "", kind: "trend blank", cell: (each) => bar((each.lag ?? 0) / most) },
+      { name: "bar", label: "Behind, compared", mute: true, kind: "trend blank", cell: (each) => bar((each.lag ?? 0) / most) },
       { name: "seconds", label: "Time behind", align: "end", sort: (each) => each.lag_seconds, cell: (each) => (each.lag ? duration(each.lag_seconds) : h("span", { class: "zero" }, "–")) },
       { name: "failed", label: "Retrying", align: "end", sort: (each) => failedTotal(each.failed), cell: (each) => h("span", { title: inWords(each.failed) }, quietCount(failedTotal(each.failed), "warn")) },
     ],

@@ -41,7 +41,8 @@ function list(redrives, { session }, cancel) {
       { name: "started", label: "Started", align: "end", cell: (redrive) => time(redrive.created_ms) },
       {
         name: "cancel",
-        label: "",
+        label: "Stop it",
+        mute: true,
         align: "end",
         cell: (redrive) =>
           redrive.state === "running"
