@@ -9,7 +9,7 @@ import msgspec
 from logsvc.listeners.api.backend import Backend
 from logsvc.listeners.api.history import GroupHistory, group_history
 from logsvc.listeners.api.operations import Given, Operation
-from logsvc.listeners.api.topics import describe, record_count
+from logsvc.listeners.api.topics import record_count
 from logsvc_common.messages import (
     DescribeGroup,
     DescribeGroupReply,
@@ -18,6 +18,8 @@ from logsvc_common.messages import (
     ListGroupsReply,
     ListRedrives,
     ListRedrivesReply,
+    Metadata,
+    MetadataReply,
     ResumeGroup,
     ResumeGroupReply,
 )
@@ -229,10 +231,9 @@ async def _letters(backend: Backend, group: str | None) -> Counter[str]:
     known = (await backend.ask(ListRedrives(group), ListRedrivesReply)).letters
     topics = {letters.dead_letter_topic: letters.group for letters in known if is_dead_letter(letters.dead_letter_topic)}
     counts: Counter[str] = Counter()
-    if topics:
-        there = {topic.topic for topic in await describe(backend, None)}
-        for found in await describe(backend, sorted(topics.keys() & there)):
-            counts[topics[found.topic]] += record_count(found.partitions)
+    # One that has no letters yet, or none any more, need not be there.
+    for found in (await backend.ask(Metadata(sorted(topics), True), MetadataReply)).topics:
+        counts[topics[found.topic]] += record_count(found.partitions)
     return counts
 
 
