@@ -19,17 +19,20 @@ Appended = Callable[[AppendResult, LogsvcError | None], None]
 
 
 class Appender:
-    """`readable(log, bytes)` is called when that many more bytes of `log` may be read."""
+    """`readable(log, bytes)` is called when that many more bytes of `log` may be read; `count(topic, records, bytes)` is told
+    of what was appended and is as durable as promised."""
 
     def __init__(
         self,
         group_commit: GroupCommit,
         readable: Callable[[PartitionLog, int], None],
+        count: Callable[[str, int, int], None],
         observe_append_seconds: Callable[[float], None],
     ) -> None:
         self._group_commit = group_commit
         self._observe = observe_append_seconds
         self._readable = readable
+        self._count = count
         self._interval_due_ms: dict[PartitionLog, int] = {}
 
     def append(self, log: PartitionLog, batch: Buffer, header: BatchHeader, now_ms: int, done: Appended) -> None:
@@ -49,9 +52,7 @@ class Appender:
             self._interval_due_ms.setdefault(log, now_ms + log.config.flush_interval_ms)
         elif log.sync_wanted:
             self._group_commit.commit(log, _ignore)
-        if size:
-            self._readable(log, size)
-        done(result, None)
+        self._synced(log, result, size, done, None)
 
     def when_durable(self, log: PartitionLog, done: Done) -> None:
         """Call `done` when all that `log` holds now is durable."""
@@ -71,6 +72,7 @@ class Appender:
 
     def _synced(self, log: PartitionLog, result: AppendResult, size: int, done: Appended, error: LogsvcError | None) -> None:
         if error is None and size:
+            self._count(log.topic, result.last_offset - result.base_offset + 1, size)
             self._readable(log, size)
         done(result, error)
 

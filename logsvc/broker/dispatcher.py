@@ -3,15 +3,15 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from logsvc.broker.exchange import Exchange, LocalAnswer, LocalExchange, Send
+from logsvc.broker.exchange import Ended, Exchange, LocalAnswer, LocalExchange, Send
 from logsvc.metrics import BrokerMetrics
 from logsvc_common.batch import Buffer
-from logsvc_common.errors import InternalError, LogsvcError
+from logsvc_common.errors import BY_CODE, InternalError, LogsvcError, UnknownError
 from logsvc_common.frames import FrameError, decode_request, encode_error, encode_request
-from logsvc_common.messages import Api, Request
+from logsvc_common.messages import Api, Message, MetadataReply, Request, Result
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ class Dispatcher:
             request = decode_request(frames)
         except FrameError as error:
             self.undecodable += 1
+            self._metrics.request_error(None, error.cause)
             self._send(peer, encode_error(error.correlation_id or NO_CORRELATION_ID, error.cause))
             return
         exchange: Exchange[Any] = Exchange(
@@ -62,21 +63,29 @@ class Dispatcher:
         guarded(self._handlers[request.api], exchange)
         return answer
 
-    def _begin(self, api: Api) -> Callable[[LogsvcError | None], None]:
+    def _begin(self, api: Api) -> Ended:
         """Count a request; what comes back is called when it has been answered."""
         started = time.perf_counter()
 
-        def ended(error: LogsvcError | None) -> None:
+        def ended(answer: Message | LogsvcError) -> None:
             self.open_requests -= 1
             if not self.open_requests:
                 self.idle.set()
             self._metrics.request_seconds(api).observe(time.perf_counter() - started)
-            if error is not None:
+            for error in _errors_in(answer):
                 self._metrics.request_error(api, error)
 
         self.open_requests += 1
         self.idle.clear()
         return ended
+
+
+def _errors_in(answer: Message | LogsvcError) -> Iterable[LogsvcError | type[LogsvcError]]:
+    """What an answer refuses: the request, or some of its parts."""
+    if isinstance(answer, LogsvcError):
+        return (answer,)
+    parts: Sequence[Result] = answer.topics if isinstance(answer, MetadataReply) else getattr(answer, "results", ())
+    return [BY_CODE.get(part.error_code, UnknownError) for part in parts if part.error_code]
 
 
 def guarded(handler: Handler, exchange: Exchange[Any]) -> None:

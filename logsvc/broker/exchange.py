@@ -18,6 +18,9 @@ RequestT = TypeVar("RequestT", bound=Request, covariant=True)
 Send = Callable[[bytes, list[Buffer]], None]
 """Carries frames to the peer with that routing id; never blocks, never raises."""
 
+Ended = Callable[[Message | LogsvcError], None]
+"""Told what a request was answered with."""
+
 
 class Exchange(Generic[RequestT]):
     """`body` and `payload` as they came; `reply` or `refuse` ends it."""
@@ -32,27 +35,27 @@ class Exchange(Generic[RequestT]):
         body: RequestT,
         payload: Sequence[Buffer],
         send: Send,
-        ended: Callable[[LogsvcError | None], None],
+        ended: Ended,
     ) -> None:
         self._peer = peer
         self._correlation_id = correlation_id
         self._send = send
-        self._ended: Callable[[LogsvcError | None], None] | None = ended
+        self._ended: Ended | None = ended
         self.api = api
         self.body = body
         self.payload = payload
 
     def reply(self, body: Message, payload: Sequence[Buffer] = ()) -> None:
-        self._end(None)
+        self._end(body)
         self._send(self._peer, encode_response(self._correlation_id, body, payload))
 
     def refuse(self, error: LogsvcError) -> None:
         self._end(error)
         self._send(self._peer, encode_error(self._correlation_id, error))
 
-    def _end(self, error: LogsvcError | None) -> None:
+    def _end(self, answer: Message | LogsvcError) -> None:
         assert self._ended is not None, f"{self.api.name} was answered twice"
-        self._ended(error)
+        self._ended(answer)
         self._ended = None
 
     @property
@@ -82,13 +85,13 @@ class LocalExchange(Exchange[RequestT]):
         body: RequestT,
         payload: Sequence[Buffer],
         answer: "asyncio.Future[LocalAnswer]",
-        ended: Callable[[LogsvcError | None], None],
+        ended: Ended,
     ) -> None:
         super().__init__(b"", api, 0, body, payload, _send_nothing, ended)
         self._answer = answer
 
     def reply(self, body: Message, payload: Sequence[Buffer] = ()) -> None:
-        self._end(None)
+        self._end(body)
         if not self._answer.done():
             self._answer.set_result(LocalAnswer(body, payload))
 

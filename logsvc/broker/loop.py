@@ -31,6 +31,7 @@ from logsvc.storage.partition_log import PartitionLog
 from logsvc_common.batch import Buffer
 from logsvc_common.errors import BrokerStopping
 from logsvc_common.messages import APIS, Api, Hello, HelloReply, Request
+from logsvc_common.names import is_internal
 
 logger = logging.getLogger(__name__)
 
@@ -88,11 +89,9 @@ class Broker:
             clock.seconds,
         )
         self._upkeep = Upkeep(logs, run_in_thread, lambda call: loop.call_soon_threadsafe(self._from_thread, call))
-        self._appender = Appender(group_commit, self._readable, metrics.append_duration_seconds.observe)
+        self._appender = Appender(group_commit, self._readable, self._count_appended, metrics.append_duration_seconds.observe)
         self._fetch = FetchHandler(logs, clock.monotonic_ms, self._count_fetched)
-        self._produce = ProduceHandler(
-            logs, self._appender, clock.wall_ms, self._count_appended, settings.in_flight_bytes_max, unsaturated
-        )
+        self._produce = ProduceHandler(logs, self._appender, clock.wall_ms, settings.in_flight_bytes_max, unsaturated)
         self.groups = GroupsHandler(logs, self._appender, clock, metrics, unit=unit)
         self._admin = AdminHandler(
             logs,
@@ -218,6 +217,8 @@ class Broker:
         self.groups.topic_deleted(topic)
 
     def _count_appended(self, topic: str, records: int, size: int) -> None:
+        if is_internal(topic):
+            return  # how groups go on is not what people send
         counters = self._metrics.topic(topic)
         counters.appended_records.inc(records)
         counters.appended_bytes.inc(size)

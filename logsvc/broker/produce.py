@@ -61,21 +61,19 @@ def _failed(error: LogsvcError) -> ProduceResult:
 
 
 class ProduceHandler:
-    """`count(topic, records, bytes)` is told of what was appended; `unsaturated` is called when there is room again."""
+    """`unsaturated` is called when there is room again."""
 
     def __init__(
         self,
         logs: LogDirectory,
         appender: Appender,
         wall_ms: Callable[[], int],
-        count: Callable[[str, int, int], None],
         bytes_max: int,
         unsaturated: Callable[[], None],
     ) -> None:
         self._logs = logs
         self._appender = appender
         self._wall_ms = wall_ms
-        self._count = count
         self.bytes_in_flight = 0
         self._bytes_max = bytes_max
         self._unsaturated = unsaturated
@@ -116,8 +114,6 @@ class ProduceHandler:
             if error is not None:
                 pending.set(place, _failed(error))
                 return
-            if not result.duplicate:
-                self._count(target.topic, header.record_count, size)
             pending.set(place, ProduceResult(base_offset=result.base_offset, duplicate=result.duplicate))
 
         self.bytes_in_flight += size
