@@ -25,7 +25,7 @@ from logsvc.listeners.api.shown import (
     show_headers,
     weight_of,
 )
-from logsvc.listeners.api.topics import describe
+from logsvc.listeners.api.topics import describe, every_topic
 from logsvc.listeners.api.where import Where, parse_where
 from logsvc_common.batch import RawRecord
 from logsvc_common.errors import InvalidRequest, UnknownTopic
@@ -133,9 +133,7 @@ async def list_dead_letters(backend: Backend, given: Given) -> LetterPiles:
     """List the dead-letter topics"""
     known = {letters.dead_letter_topic: letters for letters in (await backend.ask(ListRedrives(), ListRedrivesReply)).letters}
     piles = []
-    for topic in await describe(backend, None):
-        if not is_dead_letter(topic.topic):
-            continue
+    async for topic in every_topic(backend, is_dead_letter):
         pile = await read_pile(backend, topic, known.get(topic.topic))
         piles.append(
             LetterPile(
@@ -159,7 +157,7 @@ async def list_dead_letters(backend: Backend, given: Given) -> LetterPiles:
 
 async def find_dead_letter_topic(backend: Backend, name: str) -> TopicDescription:
     """Raises UnknownTopic for one that is not there, or holds no dead letters."""
-    (found,) = await describe(backend, [name])
+    found = await describe(backend, name)
     if not is_dead_letter(name):
         raise UnknownTopic(f"{name} is not a dead-letter topic; GET /api/v1/dead-letters names those there are")
     return found

@@ -102,7 +102,7 @@ async def list_records_of_key(backend: Backend, given: Given) -> Records:
         raise InvalidRequest(
             "give a key, as key=TEXT or key_base64=BYTES; or read one partition: /topics/TOPIC/partitions/0/records"
         )
-    (topic,) = await describe(backend, [given.path["topic"]])
+    topic = await describe(backend, given.path["topic"])
     return await _read(backend, topic.topic, partition_for(key, topic.partition_count), given.query)
 
 

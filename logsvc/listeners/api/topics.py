@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 
@@ -28,7 +28,7 @@ from logsvc_common.names import is_dead_letter
 
 logger = logging.getLogger(__name__)
 
-PARTITIONS_AT_ONCE = 200  # whose times are looked up before the event loop gets a turn
+PARTITIONS_AT_ONCE = 200  # that are looked at before the event loop gets a turn
 WORST_STATE_FIRST = ("failed", "read_only", "online")
 _FIRST_RECORD_MS = 0  # the first record at or after the epoch
 
@@ -86,10 +86,10 @@ class TopicDeleted(msgspec.Struct, forbid_unknown_fields=True):
     records: int
 
 
-async def describe(backend: Backend, names: Sequence[str] | None) -> list[TopicDescription]:
-    """Topics with their partitions, all of them for None. Raises UnknownTopic, InvalidTopicName."""
-    reply = await backend.ask(Metadata(None if names is None else list(names), True), MetadataReply)
-    return [checked(topic) for topic in reply.topics]
+async def describe(backend: Backend, name: str) -> TopicDescription:
+    """A topic with its partitions. Raises UnknownTopic, InvalidTopicName."""
+    (found,) = (await backend.ask(Metadata([name], True), MetadataReply)).topics
+    return checked(found)
 
 
 def record_count(partitions: Sequence[PartitionDescription]) -> int:
@@ -114,23 +114,53 @@ def _topic(backend: Backend, topic: TopicDescription) -> Topic:
     )
 
 
+async def every_topic(backend: Backend, wanted: Callable[[str], bool] = bool) -> AsyncIterator[TopicDescription]:
+    """The topics with a name that is `wanted`, with their partitions; a few at a time, other work in between."""
+    listed = (await backend.ask(Metadata(), MetadataReply)).topics
+    names: list[str] = []
+    partitions = 0
+    for topic in [*(topic for topic in listed if wanted(topic.topic)), None]:
+        if topic is not None:
+            names.append(topic.topic)
+            partitions += topic.partition_count
+        if topic is None or partitions >= PARTITIONS_AT_ONCE:
+            for found in (await backend.ask(Metadata(names, True), MetadataReply)).topics:
+                if not found.error_code:  # else it went meanwhile
+                    yield found
+            await asyncio.sleep(0)
+            names, partitions = [], 0
+
+
 async def list_topics(backend: Backend, given: Given) -> Topics:
     """List the topics
 
     The broker's own, whose names begin with `__`, and dead-letter topics are among them.
     """
-    return Topics([_topic(backend, topic) for topic in await describe(backend, None)])
+    return Topics([_topic(backend, topic) async for topic in every_topic(backend)])
 
 
 async def get_topic(backend: Backend, given: Given) -> TopicDetail:
     """Describe a topic"""
-    (found,) = await describe(backend, [given.path["topic"]])
+    found = await describe(backend, given.path["topic"])
     groups = (await backend.ask(ListGroups(), ListGroupsReply)).groups
-    times = await _times(backend, found)
     return TopicDetail(
         **msgspec.structs.asdict(_topic(backend, found)),
         config=found.config,
-        partition_list=[
+        partition_list=await _partitions(backend, found),
+        groups=sorted(group.group for group in groups if found.topic in group.topics),
+        history=topic_history(backend.history, found.topic),
+    )
+
+
+async def _partitions(backend: Backend, topic: TopicDescription) -> list[Partition]:
+    made: list[Partition] = []
+    for begin in range(0, len(topic.partitions), PARTITIONS_AT_ONCE):
+        parts = topic.partitions[begin : begin + PARTITIONS_AT_ONCE]
+        asked = [(part.partition, time_ms) for part in parts for time_ms in (_FIRST_RECORD_MS, LAST_RECORD)]
+        wanted = [ListOffsetsPartition(topic.topic, partition, time_ms) for partition, time_ms in asked]
+        results = (await backend.ask(ListOffsets(wanted), ListOffsetsReply)).results
+        times = [result.timestamp_ms if result.timestamp_ms >= 0 else None for result in results]
+        made += [
             Partition(
                 partition=part.partition,
                 start_offset=part.start_offset,
@@ -142,25 +172,10 @@ async def get_topic(backend: Backend, given: Given) -> TopicDetail:
                 first_timestamp_ms=first_ms,
                 last_timestamp_ms=last_ms,
             )
-            for part, (first_ms, last_ms) in zip(found.partitions, times, strict=True)
-        ],
-        groups=sorted(group.group for group in groups if found.topic in group.topics),
-        history=topic_history(backend.history, found.topic),
-    )
-
-
-async def _times(backend: Backend, topic: TopicDescription) -> list[tuple[int | None, int | None]]:
-    """First and last timestamp of each partition; None where there is none, or where it cannot be read."""
-    times: list[tuple[int | None, int | None]] = []
-    for begin in range(0, len(topic.partitions), PARTITIONS_AT_ONCE):
-        parts = topic.partitions[begin : begin + PARTITIONS_AT_ONCE]
-        asked = [(part.partition, time_ms) for part in parts for time_ms in (_FIRST_RECORD_MS, LAST_RECORD)]
-        wanted = [ListOffsetsPartition(topic.topic, partition, time_ms) for partition, time_ms in asked]
-        results = (await backend.ask(ListOffsets(wanted), ListOffsetsReply)).results
-        found = [result.timestamp_ms if result.timestamp_ms >= 0 else None for result in results]
-        times += zip(found[::2], found[1::2], strict=True)
+            for part, first_ms, last_ms in zip(parts, times[::2], times[1::2], strict=True)
+        ]
         await asyncio.sleep(0)
-    return times
+    return made
 
 
 async def delete_topic(backend: Backend, given: Given) -> TopicDeleted:
@@ -169,7 +184,7 @@ async def delete_topic(backend: Backend, given: Given) -> TopicDeleted:
     There is no way back; `confirm` repeats the topic's name.
     """
     check_confirm(given.body, given.path["topic"])
-    (found,) = await describe(backend, [given.path["topic"]])
+    found = await describe(backend, given.path["topic"])
     gone = (await backend.ask(DeleteTopic(found.topic), TopicReply)).topic
     logger.info("topic %s deleted over HTTP by %s", gone.topic, given.peer)
     return TopicDeleted(gone.topic, record_count(found.partitions))
