@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len, set_cell_size
 
 EIGHTHS = 8
+ZOOM_CHANGE_MIN = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +58,28 @@ def padded(text: str, width: int, *, right: bool = False, glyphs: Glyphs = UNICO
     return blank + text if right else text + blank
 
 
-def sparkline(values: Sequence[float | None], width: int, glyphs: Glyphs = UNICODE) -> str:
+def sparkline(values: Sequence[float | None], width: int, glyphs: Glyphs = UNICODE, *, zoom: bool = False) -> str:
     """The last `width` values as heights, the newest at the right edge; exactly `width` cells.
 
     The scale is from 0 to their highest. Only 0 is the lowest level, so that a little can be told from nothing; None is blank.
+    With `zoom`, values that all lie above half of the highest fill the upper half: a large lag that grows is seen to grow.
+    Those that move by less than ZOOM_CHANGE_MIN of the highest stay level.
     """
     shown = values[-width:] if width > 0 else ()
-    highest = max((value for value in shown if value is not None), default=0.0)
-    return "".join(_level(value, highest, glyphs) for value in shown).rjust(width)
+    known = [value for value in shown if value is not None]
+    highest, lowest = max(known, default=0.0), min(known, default=0.0)
+    change = highest - lowest
+    floor = lowest - change if zoom and lowest * 2 > highest and change > highest * ZOOM_CHANGE_MIN else 0.0
+    return "".join(_level(value, floor, highest, glyphs) for value in shown).rjust(width)
 
 
-def _level(value: float | None, highest: float, glyphs: Glyphs) -> str:
+def _level(value: float | None, floor: float, highest: float, glyphs: Glyphs) -> str:
     if value is None:
         return " "
-    if value <= 0 or highest <= 0:
+    if value <= 0 or highest <= floor:
         return glyphs.levels[0]
     steps = len(glyphs.levels) - 1
-    return glyphs.levels[max(1, min(steps, round(value / highest * steps)))]
+    return glyphs.levels[max(1, min(steps, round((value - floor) / (highest - floor) * steps)))]
 
 
 def bar(value: float, highest: float, width: int, glyphs: Glyphs = UNICODE) -> str:

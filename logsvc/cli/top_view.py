@@ -36,7 +36,8 @@ BOTH_TABLES_ROWS_MIN = 8
 _MEANINGS = (
     "BEHIND: age of the first record not consumed.",
     "FAILED: records to be tried again, parked or paused; LETTERS: what the dead-letter topics hold.",
-    "DONE IN: at the pace of the last seconds. TREND: from 0 to its own highest value.",
+    "DONE IN: at the pace of the last seconds.",
+    "TREND: from 0 to its own highest value; a lag that stays above half of that fills the upper half.",
 )
 
 _STYLE = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.BAD: "bold red"}
@@ -66,6 +67,7 @@ class Table(Generic[RowT]):
     title: str
     name: Callable[[RowT], Cell]
     spark_title: str
+    spark_zoom: bool
     spark: Callable[[RowT], Sequence[float | None]]
     spark_after: int
     extra_from: int
@@ -96,6 +98,7 @@ GROUPS: Table[GroupRow] = Table(
     title="GROUP",
     name=lambda row: (row.group, "bold"),
     spark_title="LAG TREND",
+    spark_zoom=True,
     spark=lambda row: row.lags,
     spark_after=5,
     extra_from=7,
@@ -124,6 +127,7 @@ TOPICS: Table[TopicRow] = Table(
     title="TOPIC",
     name=lambda row: (row.topic, "yellow" if row.dead_letters and row.records else "bold"),
     spark_title="RATE TREND",
+    spark_zoom=False,
     spark=lambda row: row.rates,
     spark_after=4,
     extra_from=5,
@@ -254,7 +258,7 @@ class _Pen:
     def _row(self, table: Table[RowT], row: RowT, layout: "_Layout") -> list[Cell]:
         name, style = table.name(row)
         cells: list[Cell] = [(padded(name, layout.name, glyphs=self._glyphs), style)]
-        spark = sparkline(table.spark(row), layout.spark, self._glyphs)
+        spark = sparkline(table.spark(row), layout.spark, self._glyphs, zoom=table.spark_zoom)
         for index, width in enumerate(layout.columns):
             if index == table.spark_after:
                 cells += self._spark_cell(spark, layout)

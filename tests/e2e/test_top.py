@@ -65,6 +65,7 @@ def test_it_shows_who_is_behind_and_leaves_the_terminal_as_it_was(broker: Broker
     assert lag["late"] > 0
     with shell(broker, columns, 30) as window:
         window.type("stty -g > before; echo what was there")
+        window.wait_for(lambda lines: "what was there" in lines)
         window.type(f"{TOP}; echo code=$?; stty -g | cmp - before && echo same")
         lines = window.wait_for(drawn)
 
@@ -120,8 +121,7 @@ def test_ctrl_c_and_a_signal_give_the_terminal_back(broker: BrokerProcess) -> No
         window.wait_for("code=130")
         assert is_back(window)
 
-        window.type("clear")
-        window.type(f"sh -c 'echo $$ > pid; exec {TOP}'; echo code=$?")
+        window.type(f"clear; sh -c 'echo $$ > pid; exec {TOP}'; echo code=$?")
         window.wait_for(drawn)
         pid = Path(window.state("pane_current_path"), "pid")
         os.kill(int(pid.read_text()), 15)

@@ -43,9 +43,9 @@ def test_what_is_cut_ends_in_an_ellipsis_also_in_the_middle_of_a_wide_character(
     assert safe("a\x1b[31m\nb\u202e") == "a\\x1b[31m\\nb\\u202e"
 
 
-@given(st.lists(st.none() | NUMBERS, max_size=80), WIDTHS)
-def test_a_sparkline_fills_its_cells_and_tells_little_from_nothing(values: list[float | None], width: int) -> None:
-    line = sparkline(values, width)
+@given(st.lists(st.none() | NUMBERS, max_size=80), WIDTHS, st.booleans())
+def test_a_sparkline_fills_its_cells_and_tells_little_from_nothing(values: list[float | None], width: int, zoom: bool) -> None:
+    line = sparkline(values, width, zoom=zoom)
     assert len(line) == width
     shown = values[-width:] if width else []
     for value, drawn_as in zip(reversed(shown), reversed(line), strict=False):
@@ -60,6 +60,14 @@ def test_the_newest_value_stands_at_the_right() -> None:
     assert sparkline([0, 1, 7], 5) == "  ▁▂█"
     assert sparkline([9, 9, 0, 1, 7], 3) == "▁▂█"
     assert sparkline([0, 1, 7], 5, ASCII) == "  _.#"
+
+
+def test_zoomed_a_large_lag_that_grows_is_seen_to_grow_and_noise_is_not() -> None:
+    assert sparkline([900, 920, 950, 1_000], 4) == "▇▇██"
+    assert sparkline([900, 920, 950, 1_000], 4, zoom=True) == "▅▅▆█"
+    assert sparkline([1_000, 1_001, 999, 1_000], 4, zoom=True) == "████"
+    assert sparkline([0, 500, 1_000], 3, zoom=True) == sparkline([0, 500, 1_000], 3)
+    assert sparkline([5, 5], 2, zoom=True) == "██"
 
 
 @given(NUMBERS, NUMBERS, WIDTHS)
