@@ -7,12 +7,14 @@ The convention, for whoever writes a document:
   line must succeed. `$ ` in front of a command is taken off; lines without it are then what the command prints, and left out.
 * `<!-- not run: why -->` on the line above a block leaves it out. `make TARGET` is checked with `make -n`; lines that
   install (`pip install`, `git clone`, `cd`) are left out.
-* `access.log` is there: a small web server's log. Ports and the data folder are given by the environment, so that the commands
-  stand in the documents as people type them. A document that starts no broker itself is given one.
+* `access.log` is there: a small web server's log. Ports and the data folder are given by the environment, and `HTTP` is replaced
+  by where the broker listens, so that the commands stand in the documents as people type them. A document that starts no
+  broker itself is given one.
 """
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -34,6 +36,7 @@ NOT_RUN = re.compile(r"<!-- not run: \S.* -->")
 LEFT_OUT = re.compile(r"^(\S*pip install|git clone|cd|\. |source )\b")
 BLOCK = re.compile(r"^(?P<fence>```+)(?P<language>\w*)[^\n]*\n(?P<body>.*?)^(?P=fence)$", re.MULTILINE | re.DOTALL)
 RUN_SECONDS = 100
+HTTP = "http://127.0.0.1:9293"
 
 
 class Block(NamedTuple):
@@ -78,16 +81,20 @@ def free_port() -> int:
 
 
 @contextmanager
-def environment(script: str) -> Iterator[dict[str, str]]:
-    """Where a document's commands find the broker: the one it starts itself, or one that runs meanwhile."""
+def environment(script: str) -> Iterator[tuple[dict[str, str], str]]:
+    """Where a document's commands find the broker, the one it starts itself or one that runs meanwhile: variables, and its HTTP
+    address."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     clean = {name: value for name, value in os.environ.items() if not name.startswith("LOGSVC_")} | {"PATH": path}
     if "logsvc serve" in script:
         address = f"tcp://127.0.0.1:{free_port()}"
-        yield clean | {"LOGSVC_BIND": address, "LOGSVC_SERVER": address, "LOGSVC_HTTP_PORT": "0"}
+        http_port = str(free_port())
+        variables = {"LOGSVC_BIND": address, "LOGSVC_SERVER": address, "LOGSVC_HTTP_PORT": http_port}
+        yield clean | variables, f"http://127.0.0.1:{http_port}"
     else:
         with broker_process() as broker:
-            yield clean | {"LOGSVC_SERVER": broker.server}
+            assert broker.http_url is not None
+            yield clean | {"LOGSVC_SERVER": broker.server}, broker.http_url
 
 
 @pytest.mark.parametrize("path", [path for path in DOCUMENTS if script_of(path.read_text())], ids=lambda path: path.name)
@@ -96,9 +103,11 @@ def test_every_command_of_the_document_runs(path: Path, tmp_path: Path) -> None:
     (tmp_path / "access.log").write_bytes(b"".join(line + b"\n" for line in sample_lines(200)))
     # Brokers that the document put into the background end with the script.
     whole = "trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\nset -euo pipefail\nset -v\n" + script
-    with environment(script) as variables, (tmp_path / "output").open("w+b") as output:
+    if re.search(r"^curl ", script, re.MULTILINE) and shutil.which("curl") is None:
+        pytest.skip("there is no curl here")
+    with environment(script) as (variables, http_url), (tmp_path / "output").open("w+b") as output:
         done = subprocess.run(
-            ["bash", "-c", whole],
+            ["bash", "-c", whole.replace(HTTP, http_url)],
             cwd=tmp_path,
             env=variables,
             stdin=subprocess.DEVNULL,
