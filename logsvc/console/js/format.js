@@ -21,6 +21,11 @@ export function compact(value) {
   return missing(value) ? DASH : short.format(value);
 }
 
+/** The same for things that come whole: between 0 and 1 there is nothing to mark. */
+export function wholeTick(value) {
+  return Number.isInteger(value) ? compact(value) : "";
+}
+
 /** "1 record", "12 records" */
 export function counted(value, noun, plural = `${noun}s`) {
   return `${count(value)} ${value === 1 ? noun : plural}`;

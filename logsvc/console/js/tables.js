@@ -15,14 +15,14 @@ export function ordering(name, descending = false) {
 }
 
 /** `caption` is read out, not shown. `goes(row)`: the address a click on the row leads to; `pick(row)`: what it does instead. */
-export function table({ caption, columns, rows, key, order = null, redraw = null, goes = null, pick = null, picked = null, none }) {
+export function table({ caption, columns, rows, key, order = null, redraw = null, goes = null, pick = null, picked = null, none, dense = false }) {
   if (rows.length === 0) return empty(none ?? "Nothing here yet.");
   return h(
     "div",
     { class: "table-wrap" },
     h(
       "table",
-      { class: "stacks", role: "table" },
+      { class: dense ? "stacks dense" : "stacks", role: "table" },
       h("caption", { class: "hidden-text" }, caption),
       h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, columns.map((column) => head(column, order, redraw)))),
       h(

@@ -2,7 +2,7 @@
 
 import { path, read, write } from "../api.js";
 import { h } from "../dom.js";
-import { compact, count, duration, span } from "../format.js";
+import { count, duration, span, wholeTick } from "../format.js";
 import { BREAKER_STATES, FAILED_STATES, failedTotal } from "../judge.js";
 import { WRITES_OFF, bar, button, card, empty, facts, figures, note, pageHead, pill, quietCount } from "../parts.js";
 import { link } from "../router.js";
@@ -33,7 +33,7 @@ export function groupView(name) {
           ["Time behind", group.lag === 0 ? "0 s" : duration(group.lag_seconds), "age of its first unread record"],
           ["Retrying", count(failed), inWords(group.failed), failed > 0 ? "warn" : ""],
           ["Dead letters", count(group.dead_letters), lettersLink(group)],
-          ["Members", count(group.members), `assigned ${group.assignor}, round ${group.epoch}`],
+          ["Members", count(group.members), `${group.assignor} assignment, epoch ${group.epoch}`],
         ]),
         charts(history),
         card("Partitions", partitionTable(group, order, page.redraw), { flush: true }),
@@ -62,9 +62,9 @@ function charts({ series, times_ms: timesMs }) {
   return h(
     "div",
     { class: "grid", style: { "--column": "18rem" } },
-    chart("Records behind", series.lag, count, compact),
+    chart("Records behind", series.lag, count, wholeTick),
     chart("Time behind", series.lag_seconds, duration, span),
-    chart("Being retried", series.failed, count, compact),
+    chart("Being retried", series.failed, count, wholeTick),
   );
 }
 

@@ -153,6 +153,7 @@ function letterList({ letters, next, matched_so_far: matched }, { where, query, 
   const filtered = Object.keys(where).length > 0;
   const list = table({
     caption: "Dead letters",
+    dense: true,
     rows: letters,
     key: idOf,
     pick,

@@ -116,6 +116,7 @@ function recordList(topic, chosen, page, look, pick) {
   const turn = (text, offset, allowed) => button(text, () => go(at(offset)), { kind: "small", disabled: !allowed });
   const list = table({
     caption: `Records of partition ${page.partition}`,
+    dense: true,
     rows,
     key: (record) => record.offset,
     pick: (record) => pick(record.offset),
