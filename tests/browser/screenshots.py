@@ -1,7 +1,7 @@
 """The pictures of the console in the documents: `python -m tests.browser.screenshots [MINUTES]`.
 
-A broker, the demo and a small shop run for MINUTES, then each view is photographed. Nothing on the pictures is made up, which is
-why this takes its time. They are written to docs/images as PNG; a picture above SIZE_BYTES_MAX is refused.
+A broker, the demo and a small shop run for MINUTES, then each view is photographed. Nothing on the pictures is made up, so this
+takes its time. They are written to docs/images as PNG; a picture above SIZE_BYTES_MAX is refused.
 """
 
 import sys
