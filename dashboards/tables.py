@@ -34,6 +34,7 @@ def table(
         .height(PANEL_HEIGHT)
         .show_header(True)
         .filterable(True)
+        .cell_options(kinds.TableAutoCellOptions())
         .cell_height(kinds.TableCellHeight.SM)
         .sort_by([common.TableSortByFieldState().display_name(sort_by).desc(True)])
         .with_transformation(model.DataTransformerConfig(id_val="merge", options={}))

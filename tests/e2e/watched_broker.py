@@ -1,12 +1,14 @@
 """A broker that has everything a dashboard shows, watched by a real Prometheus: built once, about half a minute.
 
-demo       the demo's job, several times: real retries and dead letters; some are redriven in between
-idle       has consumed everything; a member stays
-bursty     bursts of records, each consumed half and then whole
-stopped    consumed a few records and left; records go on coming
-stuck      stays a member and does not get past a record of two minutes ago
-callers    what its handler calls is dead: its breaker opens
-damaged-0  a partition with a changed bit, so read-only
+* demo: the demo's job, several times: real retries and dead letters; some are redriven in between
+* idle: has consumed everything; a member stays
+* bursty: bursts of records, each consumed half and then whole
+* stopped: consumed a few records and left; records go on coming
+* stuck: stays a member and does not get past a record of two minutes ago
+* callers: what its handler calls is dead, so its breaker opens
+* damaged-0: a partition with a changed bit, so read-only
+
+Beside it Prometheus is told of a broker where nobody listens, and of itself, which is no broker.
 """
 
 import threading
@@ -31,6 +33,7 @@ ROUNDS = 4
 PAUSE_S = 1.4
 STUCK_AGE_S = 120.0
 REDRIVEN = 20
+NOBODY = "127.0.0.1:9"  # the discard port: a broker that is down
 JOIN_S = 60.0
 LEDGERS = ("idle", "bursty", "stopped", "stuck")
 
@@ -58,7 +61,7 @@ def watched_broker(folder: Path) -> Iterator[Watched]:
         _settle(ledgers)
         assert broker.http_url is not None
         target = broker.http_url.removeprefix("http://")
-        watcher = stack.enter_context(prometheus(folder / "prometheus", RULES, [target]))
+        watcher = stack.enter_context(prometheus(folder / "prometheus", RULES, [target, NOBODY]))
         reports: list[demo.Report] = []
         stack.enter_context(_calling_the_dead(broker.server))
         _load(broker.server, ledgers, reports)
