@@ -7,9 +7,9 @@ The convention, for whoever writes a document:
   line must succeed. `$ ` in front of a command is taken off; lines without it are then what the command prints, and left out.
 * `<!-- not run: why -->` on the line above a block leaves it out. `make TARGET` is checked with `make -n`; lines that
   install (`pip install`, `git clone`, `cd`) are left out.
-* `access.log` is there: a small web server's log. Ports and the data folder are given by the environment, and `HTTP` is replaced
-  by where the broker listens, so that the commands stand in the documents as people type them. A document that starts no
-  broker itself is given one.
+* `access.log` is there: a small web server's log. Ports and the data folder are given by the environment, and `HTTP` becomes
+  where the broker listens, so that the commands stand in the documents as people type them. A document that starts no broker
+  itself is given one.
 """
 
 import os
