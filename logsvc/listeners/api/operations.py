@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from logsvc.listeners.api.backend import Backend
 from logsvc.listeners.api.errors import Refusal, error_response
+from logsvc.listeners.api.outgoing import Outgoing
 from logsvc.listeners.api.security import check_write
 from logsvc_common.errors import InternalError, InvalidRequest, LogsvcError
 
@@ -42,7 +43,14 @@ class Given(NamedTuple):
     peer: str
 
 
-Handler = Callable[[Backend, Given], Awaitable[msgspec.Struct | Response]]
+class Download(NamedTuple):
+    """Bytes to be saved as `name`; None for 204, no content."""
+
+    body: bytes | None
+    name: str
+
+
+Handler = Callable[[Backend, Given], Awaitable[msgspec.Struct | Download]]
 
 # Parts of a path, with their type and meaning.
 PATH_PARTS: dict[str, tuple[type, str]] = {
@@ -56,7 +64,7 @@ PATH_PARTS: dict[str, tuple[type, str]] = {
 
 
 class Operation(NamedTuple):
-    """`answer` is the struct of a 200; None when the handler makes the response itself. A handler's docstring is its
+    """`answer` is the struct of a 200; None when it is a Download. A handler's docstring is its
     documentation: first line the summary."""
 
     method: str
@@ -77,12 +85,12 @@ class Operation(NamedTuple):
         return re.findall(r"{(\w+)}", self.path)
 
 
-def route(operation: Operation, backend: Backend) -> Route:
+def route(operation: Operation, backend: Backend, outgoing: Outgoing) -> Route:
     """The route that answers `operation`. Whatever comes, an answer goes out."""
 
     async def endpoint(request: Request) -> Response:
         try:
-            return await _answer(operation, backend, request)
+            return await _answer(operation, backend, outgoing, request)
         except (LogsvcError, Refusal) as error:
             return error_response(error)
         except Exception as error:
@@ -92,7 +100,7 @@ def route(operation: Operation, backend: Backend) -> Route:
     return Route(PREFIX + operation.path, endpoint, methods=[operation.method], name=operation.name)
 
 
-async def _answer(operation: Operation, backend: Backend, request: Request) -> Response:
+async def _answer(operation: Operation, backend: Backend, outgoing: Outgoing, request: Request) -> Response:
     body = None
     if operation.body is not None:
         check_write(request, backend)
@@ -104,9 +112,16 @@ async def _answer(operation: Operation, backend: Backend, request: Request) -> R
         "unknown" if request.client is None else f"{request.client.host}:{request.client.port}",
     )
     made = await operation.handler(backend, given)
-    if isinstance(made, Response):
-        return made
-    return Response(msgspec.json.encode(made), media_type="application/json")
+    if isinstance(made, Download):
+        return _download(made, outgoing)
+    return outgoing.response(msgspec.json.encode(made), "application/json")
+
+
+def _download(made: Download, outgoing: Outgoing) -> Response:
+    if made.body is None:
+        return Response(status_code=204)
+    disposition = {"content-disposition": f'attachment; filename="{made.name}"'}
+    return outgoing.response(made.body, "application/octet-stream", disposition)
 
 
 async def _read_body(request: Request) -> bytes:

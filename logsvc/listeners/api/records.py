@@ -5,10 +5,9 @@ import binascii
 from typing import Annotated
 
 import msgspec
-from starlette.responses import Response
 
 from logsvc.listeners.api.backend import Backend
-from logsvc.listeners.api.operations import Given, Operation
+from logsvc.listeners.api.operations import Download, Given, Operation
 from logsvc.listeners.api.scan import Page, Pick, Span, fill, find_span, find_time, new_page
 from logsvc.listeners.api.shown import Bytes, ShownHeaders, show_bytes, show_headers, size_of, weight_of
 from logsvc.listeners.api.topics import describe
@@ -162,24 +161,19 @@ def _show(record: RawRecord) -> Pick[Record]:
     return Pick(shown, weight_of(key, value, headers))
 
 
-async def get_value(backend: Backend, given: Given) -> Response:
+async def get_value(backend: Backend, given: Given) -> Download:
     """Download the value of a record
 
     All of it, as it was produced. 204 when the record has no value (a tombstone).
     """
     topic, partition, offset = given.path["topic"], given.path["partition"], given.path["offset"]
     span = await find_span(backend, topic, partition)
-    page: Page[tuple[int, bytes | None]] = new_page(backend, offset, min(span.end, offset + 1), 1)
+    page: Page[bytes | None] = new_page(backend, offset, min(span.end, offset + 1), 1)
     if span.start <= offset < span.end:
-        await fill(backend, topic, partition, page, lambda record: Pick((record.offset, record.value), 0))
+        await fill(backend, topic, partition, page, lambda record: Pick(record.value, 0))
     if not page.items:
         raise OffsetOutOfRange(f"{topic}-{partition} has no record at offset {offset}; it holds {span.start} to {span.end}")
-    ((_, value),) = page.items
-    if value is None:
-        return Response(status_code=204)
-    name = f"{topic}-{partition}-{offset}.bin"
-    disposition = {"content-disposition": f'attachment; filename="{name}"'}
-    return Response(value, headers=disposition, media_type="application/octet-stream")
+    return Download(page.items[0], f"{topic}-{partition}-{offset}.bin")
 
 
 OPERATIONS = (

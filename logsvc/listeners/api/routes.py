@@ -14,6 +14,7 @@ from logsvc.listeners.api.backend import Backend
 from logsvc.listeners.api.errors import Refusal, error_response
 from logsvc.listeners.api.openapi import document
 from logsvc.listeners.api.operations import PREFIX, SHOWN_CHARACTERS, Operation, route
+from logsvc.listeners.api.outgoing import Outgoing
 
 OPERATIONS: tuple[Operation, ...] = (
     *broker.OPERATIONS,
@@ -28,6 +29,7 @@ OPERATIONS: tuple[Operation, ...] = (
 def routes(backend: Backend) -> list[Route]:
     """Every route of the API, its document among them."""
     made: list[bytes] = []
+    outgoing = Outgoing()
 
     async def openapi(_: Request) -> Response:
         if not made:
@@ -35,7 +37,7 @@ def routes(backend: Backend) -> list[Route]:
         return Response(made[0], media_type="application/json")
 
     return [
-        *(route(operation, backend) for operation in OPERATIONS),
+        *(route(operation, backend, outgoing) for operation in OPERATIONS),
         Route(f"{PREFIX}/openapi.json", openapi),
     ]
 

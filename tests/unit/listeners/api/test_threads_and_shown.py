@@ -1,12 +1,13 @@
-"""The small parts: reading threads and their bound, how bytes are shown, what the process says of itself."""
+"""The small parts: the bounds on readings and on answers, how bytes are shown, what the process says of itself."""
 
 import asyncio
 import socket
 import threading
 
 import pytest
+from starlette.types import Message
 
-from logsvc.listeners.api import process
+from logsvc.listeners.api import outgoing, process
 from logsvc.listeners.api.backend import READERS_MAX, READERS_WAITING_MAX, Threads, allowed_hosts
 from logsvc.listeners.api.pile_cache import PILES_MAX, PileCache
 from logsvc.listeners.api.shown import Bytes, cut_text, show_bytes, size_of
@@ -40,6 +41,45 @@ def test_so_many_read_at_once_so_many_wait_and_more_are_refused() -> None:
         await asyncio.gather(*tasks)
         assert most <= READERS_MAX
         await threads.run(work)
+
+    asyncio.run(scenario())
+
+
+def test_answers_that_slow_clients_do_not_take_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outgoing, "OUTGOING_BYTES_MAX", 250_000)
+
+    async def scenario() -> None:
+        # Given a large answer whose client takes the first piece only
+        held, gate, taken = outgoing.Outgoing(), asyncio.Event(), bytearray()
+
+        async def slow(message: Message) -> None:
+            taken.extend(message.get("body", b""))
+            if taken:
+                await gate.wait()
+
+        async def nothing() -> Message:
+            return {"type": "http.disconnect"}
+
+        body = bytes(range(256)) * 800
+        answer = asyncio.ensure_future(held.response(body, "text/plain")({"type": "http"}, nothing, slow))
+        await asyncio.sleep(0)
+        # When more is asked for, then small answers are given, and large ones refused until it has gone.
+        held.response(b"small", "text/plain")
+        with pytest.raises(BrokerOverloaded):
+            held.response(body, "text/plain")
+        gate.set()
+        await answer
+        assert taken == body
+        assert held.held_bytes == 0
+        # A single one may be larger; and a client that hangs up takes nothing with it.
+        larger = held.response(bytes(400_000), "text/plain")
+
+        async def gone(message: Message) -> None:
+            raise OSError("gone")
+
+        with pytest.raises(OSError, match="gone"):
+            await larger({"type": "http"}, nothing, gone)
+        assert held.held_bytes == 0
 
     asyncio.run(scenario())
 
