@@ -63,6 +63,7 @@ def serve(
     Examples:
       logsvc serve
       logsvc serve --data-dir /var/lib/logsvc --bind tcp://127.0.0.1:9292
+      logsvc serve --console-writes
       logsvc serve --bind tcp://127.0.0.1:0 --http-port 0 --format json
     """
     given = {

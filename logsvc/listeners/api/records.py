@@ -51,8 +51,8 @@ class Records(msgspec.Struct, forbid_unknown_fields=True):
     complete: bool
 
 
-class KeyQuery(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Which records of a topic: those of one key."""
+class RecordsQuery(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Which records, and which page of them."""
 
     key: Annotated[str, msgspec.Meta(description="Only records with this key, as text")] | None = None
     key_base64: Annotated[str, msgspec.Meta(description="Only records with this key, as base64")] | None = None
@@ -67,11 +67,7 @@ class KeyQuery(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     limit: Annotated[int, msgspec.Meta(description="Most records on the page", ge=1, le=RECORDS_MAX)] = RECORDS
 
 
-class RecordsQuery(KeyQuery, forbid_unknown_fields=True, kw_only=True):
-    """Which records of a partition."""
-
-
-def _key_of(query: KeyQuery) -> bytes | None:
+def _key_of(query: RecordsQuery) -> bytes | None:
     if query.key is not None and query.key_base64 is not None:
         raise InvalidRequest("key and key_base64 mean the same: give one")
     if query.key_base64 is None:
@@ -105,7 +101,7 @@ async def list_records_of_key(backend: Backend, given: Given) -> Records:
     return await _read(backend, topic.topic, partition_for(key, topic.partition_count), given.query)
 
 
-async def _read(backend: Backend, topic: str, partition: int, query: KeyQuery) -> Records:
+async def _read(backend: Backend, topic: str, partition: int, query: RecordsQuery) -> Records:
     key = _key_of(query)
     span = await find_span(backend, topic, partition)
     begin = await _begin(backend, topic, partition, span, query, with_key=key is not None)
@@ -128,7 +124,7 @@ async def _read(backend: Backend, topic: str, partition: int, query: KeyQuery) -
     )
 
 
-async def _begin(backend: Backend, topic: str, partition: int, span: Span, query: KeyQuery, *, with_key: bool) -> int:
+async def _begin(backend: Backend, topic: str, partition: int, span: Span, query: RecordsQuery, *, with_key: bool) -> int:
     """The offset that a page begins at. Raises OffsetOutOfRange for one that the partition does not hold."""
     if query.offset is not None and query.time_ms is not None:
         raise InvalidRequest("offset and time_ms both say where to begin: give one")
@@ -179,5 +175,5 @@ async def get_value(backend: Backend, given: Given) -> Download:
 OPERATIONS = (
     Operation("GET", "/topics/{topic}/partitions/{partition}/records", list_records, Records, RecordsQuery, tag="records"),
     Operation("GET", "/topics/{topic}/partitions/{partition}/records/{offset}/value", get_value, None, tag="records"),
-    Operation("GET", "/topics/{topic}/records", list_records_of_key, Records, KeyQuery, tag="records"),
+    Operation("GET", "/topics/{topic}/records", list_records_of_key, Records, RecordsQuery, tag="records"),
 )

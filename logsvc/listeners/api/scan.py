@@ -31,7 +31,7 @@ READ_BYTES = 1 << 20
 SCANNED_BYTES_MAX = 64 << 20  # of batches read for one page
 SCAN_MS_MAX = 2_000
 ANSWER_BYTES_MAX = 4 << 20  # of keys, values and headers shown in one page
-INFLATED_BYTES_MAX = 32 << 20  # of the records of one compressed batch
+INFLATED_BYTES_MAX = 16 << 20  # of the records of one compressed batch; to make room for them holds the interpreter
 CLOCK_EVERY_RECORDS = 256
 
 ItemT = TypeVar("ItemT")

@@ -7,8 +7,11 @@ import pytest
 
 from logsvc.listeners.api import scan
 from logsvc.listeners.http import DegradedPartition
-from logsvc_common.batch import CODECS, RecordData
+from logsvc.testing.simulated_disk import SimulatedDisk
+from logsvc_common.batch import CODECS, RecordData, encode
+from logsvc_common.errors import StorageFailed
 from logsvc_common.keys import partition_for
+from logsvc_common.messages import Produce, ProducePartition
 from tests.unit.listeners.api.world import World, world
 
 
@@ -282,3 +285,47 @@ def test_a_partition_that_is_not_online_is_named_and_why(api: World) -> None:
 def test_the_last_hour_has_one_time_for_each_value(api: World) -> None:
     history = api.get("/api/v1/broker/history").json
     assert {len(series) for series in history["series"].values()} == {len(history["times_ms"])}
+
+
+def test_a_partition_whose_disk_failed_says_so_and_the_others_are_read() -> None:
+    # Given a topic of two partitions, one of which fails when it is written
+    disk = SimulatedDisk()
+    with world(disk=disk) as api:
+        api.topic("half", 2)
+        api.produce("half", numbered(3))
+        api.produce("half", numbered(3), partition=1)
+        disk.fail("datasync", path_part="half-0")
+        (result,) = api.ask(Produce([ProducePartition("half", 0)]), [encode(numbered(1))]).results
+        assert result.error_code == StorageFailed.code
+        # When it is looked at, then its state and the reason are told, and reading it is refused.
+        topic = api.get("/api/v1/topics/half").json
+        assert topic["state"] == "failed"
+        assert [part["state"] for part in topic["partition_list"]] == ["failed", "online"]
+        assert "fsync failed" in topic["partition_list"][0]["reason"]
+        answer = api.get(f"{records_of('half', 0)}?offset=0")
+        assert (answer.status, answer.code) == (503, "STORAGE_FAILED")
+        assert len(api.get(f"{records_of('half', 1)}").json["records"]) == 3
+
+
+def test_records_before_a_damaged_batch_are_shown_and_the_damage_is_told_when_it_is_reached() -> None:
+    # Given three batches, the second of which has rotted on the disk while the broker was down
+    disk = SimulatedDisk()
+    batches = [encode(numbered(3, first)) for first in (0, 3, 6)]
+    with world(disk=disk) as api:
+        api.topic("rot")
+        for batch in batches:
+            api.produce_batch("rot", batch)
+    path = "/data/rot-0/00000000000000000000.log"
+    content = bytearray(disk.content(path))
+    content[len(batches[0]) + len(batches[1]) - 1] ^= 0xFF
+    disk.set_content(path, bytes(content))
+    with world(disk=disk) as api:
+        # When one reads from the start
+        page = api.get(f"{records_of('rot')}?offset=0").json
+        # Then the good records come first, and behind them the reason why there are no more; those after it can be read.
+        assert [record["offset"] for record in page["records"]] == [0, 1, 2]
+        assert (page["next_offset"], page["complete"]) == (3, False)
+        answer = api.get(f"{records_of('rot')}?offset=3")
+        assert answer.status == 503
+        assert answer.code in ("CORRUPT_BATCH", "PARTITION_CORRUPT")
+        assert len(api.get(f"{records_of('rot')}?offset=6").json["records"]) == 3
