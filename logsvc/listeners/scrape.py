@@ -15,7 +15,7 @@ from logsvc.metrics import BrokerMetrics
 if TYPE_CHECKING:
     from starlette.responses import Response
 
-TURN_SECONDS = 0.00025  # steps are begun for so long before others get the event loop; one step takes about as long again
+TURN_SECONDS = 0.0001  # steps are begun for so long before others get the event loop; one step takes about as long again
 CHUNK_BYTES = 64 << 10
 
 

@@ -8,6 +8,7 @@ What is not known is refused, because a misspelt filter that is ignored shows, o
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -64,8 +65,8 @@ PATH_PARTS: dict[str, tuple[type, str]] = {
 
 
 class Operation(NamedTuple):
-    """`answer` is the struct of a 200; None when it is a Download. A handler's docstring is its
-    documentation: first line the summary."""
+    """`answer` is the struct of a 200; None when it is a Download. A handler's docstring is its documentation: the first line
+    is the summary."""
 
     method: str
     path: str
@@ -193,16 +194,12 @@ def _whole_number(name: str, text: str) -> int:
     return int(text)
 
 
+@cache
 def _schemas(kind: type[msgspec.Struct]) -> dict[str, Any]:
     """JSON schema of each field."""
-    known = _SCHEMAS.get(kind)
-    if known is None:
-        _, components = msgspec.json.schema_components([kind])
-        known = _SCHEMAS[kind] = components[kind.__name__]["properties"]
-    return known
-
-
-_SCHEMAS: dict[type[msgspec.Struct], dict[str, Any]] = {}  # bounded: one entry for each operation's parameters
+    _, components = msgspec.json.schema_components([kind])
+    fields: dict[str, Any] = components[kind.__name__]["properties"]
+    return fields
 
 
 def _types(schema: Mapping[str, Any]) -> set[str]:
