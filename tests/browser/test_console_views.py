@@ -156,3 +156,58 @@ def test_what_is_not_there_is_said_with_a_way_back(console: Visit) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
     assert console.errors  # the browser's own word about the 404
     console.errors.clear()
+
+
+PATCHED = """async ([seed, rounds]) => {
+  const {h, render} = await import("/console/js/dom.js");
+  let state = seed;
+  const chance = (limit) => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return (state >>> 0) % limit;
+  };
+  const tree = (depth) => {
+    const child = () => (depth && chance(3) ? tree(depth - 1) : () => ["text", "more", ""][chance(3)]);
+    const children = Array.from({length: chance(6)}, child);
+    const props = {class: ["a", "b", null][chance(3)], title: chance(2) ? String(chance(9)) : null};
+    return () => h(["p", "span", "em"][chance(3)], props, children.map((make) => make()));
+  };
+  const list = () => {
+    const drawn = Array.from({length: 9}, (_, key) => [chance(100), key]).sort(([a], [b]) => a - b);
+    const keys = drawn.slice(0, chance(10)).map(([, key]) => key);
+    return keys.map((key) => h(["li", "p"][chance(2)], {key}, String(chance(4)), tree(2)()));
+  };
+  const shown = document.createElement("div");
+  for (let round = 0; round < rounds; round += 1) {
+    const before = state;
+    const nodes = () => { state = before; return chance(4) ? [list(), tree(3)()] : [tree(3)(), tree(3)()]; };
+    render(shown, nodes());
+    const fresh = document.createElement("div");
+    fresh.append(...nodes().flat(Infinity));
+    if (!shown.isEqualNode(fresh)) return {round, shown: shown.innerHTML, fresh: fresh.innerHTML};
+  }
+  return null;
+}"""
+
+
+@pytest.mark.parametrize("seed", [1, 77, 4242])
+def test_what_is_patched_looks_like_what_is_made_anew(console: Visit, seed: int) -> None:
+    page = console.open()
+    assert page.evaluate(PATCHED, [seed, 400]) is None
+
+
+def test_a_row_that_moves_stays_the_element_it_was(console: Visit) -> None:
+    page = console.open()
+    kept = """async () => {
+      const {h, render} = await import("/console/js/dom.js");
+      const parent = document.createElement("ul");
+      const rows = (keys) => keys.map((key) => h("li", {key}, h("input", {value: key})));
+      render(parent, rows(["a", "b", "c"]));
+      const [a, b, c] = parent.children;
+      b.firstChild.value = "typed";
+      render(parent, rows(["c", "new", "b"]));
+      const now = [...parent.children];
+      return [now[0] === c, now[2] === b, b.firstChild.value, a.isConnected, now.length];
+    }"""
+    assert page.evaluate(kept) == [True, True, "typed", False, 3]

@@ -62,6 +62,7 @@ export function byteTick(value) {
 /** 0.42 ms, 18 ms, 1.2 s */
 export function milliseconds(value) {
   if (missing(value)) return DASH;
+  if (value === 0) return "0 ms";
   if (value < 10) return `${value.toFixed(2)} ms`;
   return value < 1000 ? `${value.toFixed(0)} ms` : `${(value / 1000).toFixed(1)} s`;
 }
@@ -112,4 +113,13 @@ export function isoTime(ms) {
 export function inputTime(ms) {
   const date = new Date(ms);
   return new Date(ms - date.getTimezoneOffset() * 60000).toISOString().slice(0, 19);
+}
+
+/** A topic's setting with what its number comes to: "604800000 (7 days)". */
+export function setting(name, value) {
+  const number = Number(value);
+  if (value === "-1") return "-1 (no limit)";
+  if (name.endsWith(".ms") && number >= 1000) return `${value} (${duration(number / 1000)})`;
+  if (name.endsWith(".bytes") && number >= 1000) return `${value} (${bytes(number)})`;
+  return value;
 }

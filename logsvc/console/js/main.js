@@ -38,7 +38,7 @@ function route() {
   const [section, name, sub] = segments;
   if (!section) return overviewView();
   if (section === "topics" && name && sub === "records") return recordsView(name, query);
-  if (section === "topics") return name ? topicView(name) : topicsView();
+  if (section === "topics") return name ? topicView(name) : topicsView(query);
   if (section === "groups") return name ? groupView(name) : groupsView();
   if (section === "dead-letters") return name ? lettersView(name, query) : deadLettersView();
   if (section === "broker") return brokerView();

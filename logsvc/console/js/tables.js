@@ -6,8 +6,11 @@
  */
 
 import { h } from "./dom.js";
+import { count } from "./format.js";
 import { empty } from "./parts.js";
 import { go } from "./router.js";
+
+const ROWS_MAX = 500; // more is not read by anybody, and drawing it every two seconds would keep the page busy
 
 /** What a view remembers of a table's order. */
 export function ordering(name, descending = false) {
@@ -28,9 +31,10 @@ export function table({ caption, columns, rows, key, order = null, redraw = null
       h(
         "tbody",
         { role: "rowgroup" },
-        sorted(rows, columns, order).map((row) => body(row, columns, { key: key(row), goes, pick, picked })),
+        sorted(rows, columns, order).slice(0, ROWS_MAX).map((row) => body(row, columns, { key: key(row), goes, pick, picked })),
       ),
     ),
+    rows.length > ROWS_MAX && h("p", { class: "empty" }, `The first ${count(ROWS_MAX)} of ${count(rows.length)}; another order shows others.`),
   );
 }
 

@@ -97,18 +97,18 @@ function options(chart) {
         stroke: colour(LINES[index]),
         width: 1.75,
         fill: index === 0 ? faded(colour(LINES[0])) : undefined,
-        points: { show: false },
+        points: { show: true, size: 5, width: 0, fill: colour(LINES[index]), filter: lonely },
       })),
     ],
   };
 }
 
+/* A value between two gaps is on no line; it is drawn as a point. */
+const lonely = (plot, index) =>
+  plot.data[index].flatMap((value, at, all) => (value !== null && (all[at - 1] ?? all[at + 1] ?? null) === null ? [at] : []));
+
 const faded = (rgb) => rgb.replace(/^rgb\((.*)\)$/, "rgba($1, 0.1)");
 const clock = (seconds) => localTime(seconds * 1000).slice(-8, -3);
-
-function latest(values) {
-  return values.findLastIndex((value) => value !== null);
-}
 
 function showLegend({ legend, data }, index) {
   const at = index ?? null;
@@ -120,7 +120,7 @@ function showLegend({ legend, data }, index) {
         null,
         h("span", { class: "swatch", style: { background: `var(${LINES[number]})` } }),
         data.series.length > 1 ? `${label} ` : "",
-        data.format(values[at ?? latest(values)] ?? null),
+        data.format((at === null ? values.at(-1) : values[at]) ?? null),
       ),
     ),
   );
@@ -130,7 +130,7 @@ function sentence({ title, series, format }) {
   const each = series.map(({ label, values }) => {
     const known = values.filter((value) => value !== null);
     if (known.length === 0) return `${label}: nothing measured yet`;
-    return `${label}: now ${format(known.at(-1))}, highest ${format(Math.max(...known))}`;
+    return `${label}: now ${format(values.at(-1))}, highest ${format(Math.max(...known))}`;
   });
   return `${title}, last hour. ${each.join("; ")}.`;
 }

@@ -2,7 +2,7 @@
 
 import { read } from "../api.js";
 import { h } from "../dom.js";
-import { byteRate, bytes, compact, count, duration, milliseconds, rate } from "../format.js";
+import { byteRate, bytes, compact, count, counted, duration, milliseconds, rate } from "../format.js";
 import { isWell } from "../judge.js";
 import { bar, card, empty, facts, figures, pageHead, pill, time } from "../parts.js";
 import { link } from "../router.js";
@@ -26,8 +26,8 @@ export function brokerView() {
         figures([
           ["Records in", rate(broker.rates.appended_records_per_s), byteRate(broker.rates.appended_bytes_per_s)],
           ["Bytes out", byteRate(broker.rates.fetched_bytes_per_s), "to all readers"],
-          ["Saved to disk", milliseconds(broker.fsync_ms.p99), `99% of fsyncs; half: ${milliseconds(broker.fsync_ms.p50)}`],
-          ["Written", milliseconds(broker.append_ms.p99), `99% of appends; half: ${milliseconds(broker.append_ms.p50)}`],
+          ["Saved to disk", milliseconds(broker.fsync_ms.p99), share("fsyncs", broker.fsync_ms)],
+          ["Written", milliseconds(broker.append_ms.p99), share("appends", broker.append_ms)],
           ["Memory", bytes(broker.memory_bytes), "of the process"],
         ]),
         h(
@@ -40,6 +40,10 @@ export function brokerView() {
       ];
     },
   };
+}
+
+function share(what, { p50, p99 }) {
+  return p99 === null ? `no ${what} lately` : `99% of ${what}; half: ${milliseconds(p50)}`;
 }
 
 function trouble(partitions) {
@@ -85,7 +89,7 @@ function about(broker) {
       ["Started", time(broker.started_ms)],
       ["Clients connected", count(broker.connected_clients)],
       ["Open files", count(broker.open_files)],
-      ["Holds", `${count(broker.topics)} topics, ${count(broker.partitions)} partitions, ${count(broker.groups)} groups`],
+      ["Holds", `${counted(broker.topics, "topic")}, ${counted(broker.partitions, "partition")}, ${counted(broker.groups, "group")}`],
       ["Changes from here", broker.writes ? "allowed" : "off; start it with --console-writes"],
     ]),
   );

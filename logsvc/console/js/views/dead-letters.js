@@ -47,7 +47,7 @@ function letterTopics(topics, order, { broker, redraw }) {
       { name: "letters", label: "Letters", align: "end", sort: (topic) => topic.letters, cell: (topic) => quietCount(topic.letters) },
       { name: "oldest", label: "Oldest", align: "end", sort: (topic) => -(topic.oldest_ms ?? 0), cell: (topic) => age(topic.oldest_ms, broker.now_ms) },
       { name: "newest", label: "Newest", align: "end", sort: (topic) => -(topic.newest_ms ?? 0), cell: (topic) => age(topic.newest_ms, broker.now_ms) },
-      { name: "error", label: "Most common error", kind: "preview", cell: (topic) => worst(topic) && h("span", { title: worst(topic).error }, `${count(worst(topic).count)} × ${worst(topic).error}`) },
+      { name: "error", label: "Most common error", kind: "preview", cell: (topic) => worst(topic) && h("span", { title: worst(topic).message }, `${count(worst(topic).count)} × ${worst(topic).error}: ${worst(topic).message}`) },
     ],
   });
 }

@@ -43,7 +43,7 @@ export function overviewView() {
         pageHead("Overview"),
         h(
           "div",
-          { class: "grid answers" },
+          { class: "grid" },
           answer("Is anyone behind?", whoIsBehind(groups), link(["groups"]), "Groups", sparkline(sum(groups, "lag"))),
           answer("What is failing?", whatFails(groups, letters, broker.now_ms), link(["dead-letters"]), "Dead letters", sparkline(sum(groups, "failed"))),
           answer("Is the broker well?", isWell(broker), link(["broker"]), "Broker", sparkline(series.fsync_p99_ms)),

@@ -2,7 +2,7 @@
 
 import { path, read } from "../api.js";
 import { h } from "../dom.js";
-import { byteRate, byteTick, bytes, compact, count, rate } from "../format.js";
+import { byteRate, byteTick, bytes, compact, count, rate, setting } from "../format.js";
 import { card, empty, facts, figures, pageHead, quietCount, time } from "../parts.js";
 import { link } from "../router.js";
 import { ordering, table } from "../tables.js";
@@ -75,5 +75,5 @@ function readers(groups) {
 function settings(config) {
   const entries = Object.entries(config);
   if (entries.length === 0) return card("Settings", empty("All settings have their defaults."), { flush: true });
-  return card("Settings", facts(entries.map(([name, value]) => [h("span", { class: "mono" }, name), h("span", { class: "mono" }, value)])));
+  return card("Settings", facts(entries.map(([name, value]) => [h("span", { class: "mono" }, name), h("span", { class: "mono" }, setting(name, value))])));
 }

@@ -1,4 +1,4 @@
-/* Every topic: what comes in, what goes out, how much it holds. Internal ones last and only on request. */
+/* Every topic: what comes in, what goes out, how much it holds. Dead letters and internal ones only on request. */
 
 import { read } from "../api.js";
 import { h } from "../dom.js";
@@ -23,9 +23,9 @@ const KINDS = [
 
 const kindOf = (topic) => (topic.internal ? "internal" : topic.dead_letters ? "letters" : "yours");
 
-export function topicsView() {
+export function topicsView(query) {
   const order = ordering("name");
-  let kind = "yours";
+  let kind = KINDS.some(([name]) => name === query.kind) ? query.kind : "yours";
   return {
     title: "Topics",
 
@@ -40,6 +40,7 @@ export function topicsView() {
       const chosen = topics.filter((topic) => kindOf(topic) === kind);
       const choose = (value) => {
         kind = value;
+        history.replaceState(null, "", link(["topics"], { kind }));
         redraw();
       };
       return [
