@@ -3,8 +3,10 @@
 from grafana_foundation_sdk.models import dashboard as model
 
 from dashboards.frame import BROKER_UID, Panel, Row, dashboard, topic_variable
-from dashboards.style import BROKER, BY_TOPIC, GREY, Query, lines, number, or_zero, quantile, rate
+from dashboards.style import BROKER, BY_TOPIC, GREEN, GREY, RED, YELLOW, Query, Step, lines, number, or_zero, quantile, rate
 from dashboards.terms import ANY_IS_A_WARNING, ANY_IS_BAD, DISK_FREE, DISK_FREE_STEPS, FSYNC_STEPS, UP, UP_WORDS
+
+AT_ONCE = f'{BROKER}, api!~"fetch|fetch_retries"'
 
 
 def broker() -> model.Dashboard:
@@ -145,9 +147,9 @@ def _requests() -> list[Panel]:
         ),
         lines(
             "Time to the answer, 99th percentile",
-            "From a request's arrival to its answer. Long polls (fetch, fetch_retries) wait on purpose until there is news.",
+            "From a request's arrival to its answer, by api. Long polls (fetch, fetch_retries) wait on purpose and are left out.",
             # A comparison leaves out what is not a number: the quantile of an api that nobody has called.
-            Query(f"{quantile(0.99, 'logsvc_request_duration_seconds', BROKER, 'api')} >= 0", "{{api}}"),
+            Query(f"{quantile(0.99, 'logsvc_request_duration_seconds', AT_ONCE, 'api')} >= 0", "{{api}}"),
             unit="s",
             width=8,
         ),
@@ -169,6 +171,7 @@ def _partitions() -> list[Panel]:
             "until a restart has recovered it.",
             Query(f"sum by (state) (logsvc_partition_state{{{BY_TOPIC}}})", "{{state}}"),
             width=8,
+            colors={"online": GREEN, "read_only": YELLOW, "failed": RED},
         ),
         lines(
             "Partitions by topic",
@@ -206,9 +209,10 @@ def _process() -> list[Panel]:
         ),
         lines(
             "Open files",
-            "File descriptors in use, and how many there may be. A partition needs one or two, a client one.",
-            Query(f"process_open_fds{{{BROKER}}}", "open"),
-            Query(f"process_max_fds{{{BROKER}}}", "limit"),
+            "File descriptors in use, as a share of the limit. A partition needs one or two, a client one.",
+            Query(f"process_open_fds{{{BROKER}}} / process_max_fds{{{BROKER}}}", "in use"),
+            unit="percentunit",
+            steps=(Step(0.8, RED),),
             width=8,
         ),
         lines(

@@ -4,6 +4,7 @@ from grafana_foundation_sdk.models import dashboard as model
 
 from dashboards.frame import DELIVERY_UID, Panel, Row, dashboard, group_variable, topic_variable
 from dashboards.style import (
+    BLUE,
     BY_GROUP,
     BY_GROUP_AND_TOPIC,
     GREEN,
@@ -27,6 +28,7 @@ LETTERS = f"logsvc_dead_letters{{{BY_GROUP_AND_TOPIC}}}"
 LETTER_AGE = f"logsvc_dead_letter_oldest_age_seconds{{{BY_GROUP_AND_TOPIC}}}"
 BREAKER_WORDS = words(_0=("closed", GREEN), _1=("open", RED))
 BY_WHOM = "{{group}} · {{topic}}"
+STATES = {"waiting": YELLOW, "parked": BLUE, "delivered": GREEN, "dead_lettering": "purple", "paused": RED}
 
 
 def delivery() -> model.Dashboard:
@@ -38,6 +40,11 @@ def delivery() -> model.Dashboard:
         [Row("Now", _now()), Row("Failures and retries", _failures()), Row("Dead letters", _letters())],
         [group_variable(), topic_variable()],
     )
+
+
+def failed_in(state: str) -> str:
+    """The failed records in one state, by partition."""
+    return f'logsvc_failed_offsets{{{BY_GROUP_AND_TOPIC}, state="{state}"}}'
 
 
 def _now() -> list[Panel]:
@@ -57,7 +64,7 @@ def _now() -> list[Panel]:
         number(
             "Paused records",
             "Records whose attempts are spent under on_exhausted=pause: their partitions wait for `logsvc group resume`.",
-            or_zero(f'sum(logsvc_failed_offsets{{{BY_GROUP_AND_TOPIC}, state="paused"}})'),
+            or_zero(f"sum({failed_in('paused')})"),
             steps=ANY_IS_BAD,
         ),
         number(
@@ -74,7 +81,7 @@ def _now() -> list[Panel]:
             steps=(Step(DAY_SECONDS, YELLOW), Step(7 * DAY_SECONDS, RED)),
         ),
         number(
-            "Groups paused by their breaker",
+            "Breakers open",
             "Groups of which so much fails that they pause, and try single records until what they call is back.",
             or_zero(f"sum(logsvc_breaker_open{{{BY_GROUP}}})"),
             steps=ANY_IS_BAD,
@@ -100,8 +107,10 @@ def _failures() -> list[Panel]:
             "Failed records by state",
             "waiting: for its backoff. parked: behind an earlier record of its key. delivered: in a consumer's hands. "
             "dead_lettering: its letter is being written. paused: waits for `logsvc group resume`.",
-            Query(f"sum by (state) ({FAILED})", "{{state}}"),
+            # A state that no record is in has no series; its line would end, and its legend would keep the last number.
+            *(Query(or_zero(f"sum({failed_in(state)})"), state) for state in STATES),
             stacked=True,
+            colors=STATES,
         ),
         states(
             "Breakers",

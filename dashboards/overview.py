@@ -96,7 +96,7 @@ def _failing() -> list[Panel]:
             width=8,
         ),
         number(
-            "Groups paused by their breaker",
+            "Breakers open",
             "Groups of which so much fails that they pause, and try single records until what they call is back.",
             or_zero(f"sum(logsvc_breaker_open{{{BROKER}}})"),
             steps=ANY_IS_BAD,

@@ -7,7 +7,7 @@ What comes from a counter is a rate over `$__rate_interval`, which Grafana keeps
 offset, which may go back when a group is reset, is a slope (`deriv`), so that going back is not taken for a counter's restart.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from grafana_foundation_sdk.builders import common, prometheus, stat, statetimeline, timeseries
@@ -26,7 +26,7 @@ BY_GROUP_AND_TOPIC = f'{BROKER}, group=~"$group", topic=~"$topic"'
 RATE = "$__rate_interval"
 
 PANEL_WIDTH = 12  # of a row of 24
-PANEL_HEIGHT = 8
+PANEL_HEIGHT = 9
 STAT_HEIGHT = 4
 
 GREEN, YELLOW, RED, BLUE, GREY = "green", "yellow", "red", "blue", "text"
@@ -126,8 +126,12 @@ def lines(
     lowest: float | None = 0,
     width: int = PANEL_WIDTH,
     link: build.DashboardLink | None = None,
+    colors: Mapping[str, str] | None = None,
 ) -> timeseries.Panel:
-    """Lines over time, with their last and highest values in the legend. `lowest` None: values below 0 happen."""
+    """Lines over time, with their last and highest values in the legend.
+
+    `lowest` None: values below 0 happen. `colors`: of lines whose names have a meaning of their own, by name.
+    """
     legend = common.VizLegendOptions().display_mode(kinds.LegendDisplayMode.TABLE).placement(kinds.LegendPlacement.BOTTOM)
     panel = (
         timeseries.Panel()
@@ -155,6 +159,9 @@ def lines(
         panel.stacking(common.StackingConfig().mode(kinds.StackingMode.NORMAL).group("A"))
     if link is not None:
         panel.links([link])
+    for name, color in (colors or {}).items():
+        fixed = build.FieldColor().mode(model.FieldColorModeId.FIXED).fixed_color(color).build()
+        panel.override_by_name(name, [model.DynamicConfigValue(id_val="color", value=fixed)])
     for position, query in enumerate(queries):
         panel.with_target(target(query, position).range())
     return panel
