@@ -147,7 +147,7 @@ def _requests() -> list[Panel]:
         ),
         lines(
             "Time to the answer, 99th percentile",
-            "From a request's arrival to its answer, by api. Long polls (fetch, fetch_retries) wait on purpose and are left out.",
+            "From a request's arrival to its answer, by api. Without long polls (fetch, fetch_retries), which wait.",
             # A comparison leaves out what is not a number: the quantile of an api that nobody has called.
             Query(f"{quantile(0.99, 'logsvc_request_duration_seconds', AT_ONCE, 'api')} >= 0", "{{api}}"),
             unit="s",
