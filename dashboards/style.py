@@ -79,7 +79,7 @@ def number(
     description: str,
     expr: str,
     *,
-    unit: str = "short",
+    unit: str = "locale",
     steps: Sequence[Step] = (),
     base: str = GREEN,
     decimals: int | None = None,
@@ -88,7 +88,10 @@ def number(
     width: int = 4,
     name: str = "",
 ) -> stat.Panel:
-    """One number as it is now. `name`: show the series' name, made of this legend, instead of its value."""
+    """One number as it is now: a count, written out, unless it has another unit.
+
+    `name`: show the series' name, made of this legend, instead of its value.
+    """
     mode = kinds.BigValueTextMode.NAME if name else kinds.BigValueTextMode.VALUE
     panel = (
         stat.Panel()

@@ -17,7 +17,7 @@ class Column(NamedTuple):
 
     expr: str
     name: str
-    unit: str = "short"
+    unit: str = "locale"
     steps: Sequence[Step] = ()
 
 
