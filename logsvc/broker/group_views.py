@@ -79,8 +79,8 @@ class GroupViews:
             )
         )
 
-    def samples(self) -> Iterator[Sample | None]:
-        """Every group, in short steps: first how far each has come, then the ages, as far as the pass has time to read them."""
+    def samples(self, read_seconds_max: float) -> Iterator[Sample | None]:
+        """Every group, in short steps: first how far each has come, then the ages, as far as `read_seconds_max` reach."""
         names = self._coordinator.group_names()
         found: list[tuple[str, _Piece]] = []
         unread: list[Unread] = []
@@ -95,7 +95,7 @@ class GroupViews:
                 unread += piece.committed.unread()
                 yield None
         self._clock.keep([key for name in names for key in (name, _uncommitted(name))])
-        for _ in self._clock.read(unread):
+        for _ in self._clock.read(unread, read_seconds_max):
             yield None
         yield DeferredSample(self._clock.deferred)
         for name, (lags, _, failed) in found:

@@ -17,6 +17,7 @@ from logsvc.broker.dispatcher import Handler, guarded
 from logsvc.broker.exchange import Exchange
 from logsvc.broker.group_admin import GroupAdmin, answer
 from logsvc.broker.group_views import GroupViews
+from logsvc.broker.lag_clock import SCRAPE_SECONDS_MAX
 from logsvc.broker.parked import Parked
 from logsvc.broker.redrive import read_copies, read_letters
 from logsvc.clock import Clock
@@ -134,9 +135,9 @@ class GroupsHandler:
             raise self._unavailable
         handler(exchange)
 
-    def samples(self) -> Iterator[Sample | None]:
-        """Every group for the metrics, in short steps; none while the groups are not served."""
-        return iter(()) if self._unavailable is not None else self._views.samples()
+    def samples(self, read_seconds_max: float = SCRAPE_SECONDS_MAX) -> Iterator[Sample | None]:
+        """Every group for the metrics, in short steps; none while the groups are not served. See `lag_clock` for the budget."""
+        return iter(()) if self._unavailable is not None else self._views.samples(read_seconds_max)
 
     def _load(self) -> None:
         if GROUPS_TOPIC not in self._logs.topics:

@@ -102,7 +102,7 @@ class Broker:
         )
         self.letter_piles = LetterPiles(logs)
         self.samples = Sampler(logs, self.letter_piles, self.groups.samples, clock.wall_ms).samples
-        self._keeper = HistoryKeeper(self.history, logs, metrics, self.groups.samples, clock, loop.call_soon)
+        self._keeper = HistoryKeeper(self.history, logs, metrics, self.groups.samples, clock, loop.call_later)
         self._dispatcher = Dispatcher(self._handlers(), send, metrics)
 
     def _handlers(self) -> dict[Api, Handler]:

@@ -4,11 +4,14 @@ Every step of `samples` is short, a fraction of a millisecond, and gives the eve
 at that moment. `None` is a step that had nothing to show yet.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 
 from logsvc.broker.letter_piles import LetterPiles
 from logsvc.metrics import ROWS_PER_SAMPLE_MAX, DeadLetterSample, DiskSample, PartitionColumns, Sample
 from logsvc.storage.log_directory import LogDirectory
+
+logger = logging.getLogger(__name__)
 
 
 class Sampler:
@@ -31,8 +34,10 @@ class Sampler:
         yield from self._partitions()
         yield from self._group_samples()
         yield from self._dead_letters()
-        free_bytes, size_bytes, reserve_bytes = self._logs.disk_space()
-        yield DiskSample(free_bytes, size_bytes, reserve_bytes)
+        try:
+            yield DiskSample(*self._logs.disk_space())
+        except OSError as error:
+            logger.warning("the free space of the disk is not known: %s", error)
 
     def _partitions(self) -> Iterator[PartitionColumns]:
         every = self._logs.all_partitions()

@@ -5,7 +5,6 @@ of it; here they are lists, filled a piece at a time.
 """
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import NamedTuple
 
 from logsvc.coordinator.events import TopicPartition
@@ -50,16 +49,17 @@ def topics(group: Group) -> list[str]:
 
 def positions(group: Group, rows_max: int) -> Iterator[Positions]:
     """Each of its partitions once, `rows_max` at a time, each piece as of when it is asked for."""
-    found = iter(list(group.progress.items()))
-    while rows := list(islice(found, rows_max)):
+    everywhere, every = list(group.progress), list(group.progress.values())
+    for start in range(0, len(every), rows_max):
+        where, failed = everywhere[start : start + rows_max], [found.failed for found in every[start : start + rows_max]]
         yield Positions(
-            [where for where, _ in rows],
-            [progress.failed.committed for _, progress in rows],
+            where,
+            [offsets.committed for offsets in failed],
             [
-                (*where, state, count)
-                for where, progress in rows
-                if len(progress.failed)
-                for state, count in progress.failed.counts().items()
+                (*there, state, count)
+                for there, offsets in zip(where, failed, strict=True)
+                if len(offsets)
+                for state, count in offsets.counts().items()
             ],
         )
     held = [where for where in group.owners if where not in group.progress]

@@ -6,6 +6,7 @@ the answer and parses none of it. Measured are, medians over the rounds:
 
     first scrape      the first one of this broker, which also makes the text of all labels
     scrape            the whole answer, nothing having been committed since the last one
+    processor time    what the broker used for it: on a machine that does other things too, the figure to compare
     scrape, moved     the same after every group has committed elsewhere on every partition, so that no age is known
     ack               one durable send after the other by one producer, p50 and p99, while nobody scrapes and while somebody
                       scrapes once a second; turn and turn about, so that both see the same machine
@@ -121,6 +122,12 @@ def scraper(address: str) -> Iterator[list[float]]:
         found.extend(float(line) for line in out.split())
 
 
+def cpu_ms(pid: int) -> float:
+    """Milliseconds of processor time that a process has used, its own and the kernel's for it: proc_pid_stat(5)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
 # Sending
 
 
@@ -149,7 +156,9 @@ def measure_scrapes(figures: Figures, broker: BrokerProcess, address: str, sizes
     figures.add("scrape bytes", size)
     while "logsvc_consumer_group_lag_seconds_deferred 0" not in text(address):
         pass
+    began_ms = cpu_ms(broker.pid)
     found = [scrape_ms(address)[0] for _ in range(sizes.scrapes)]
+    figures.add("scrape cpu", (cpu_ms(broker.pid) - began_ms) / sizes.scrapes)
     figures.add("scrape", statistics.median(found))
     figures.add("scrape, slowest", max(found))
 
@@ -189,6 +198,7 @@ def table(figures: Figures) -> list[str]:
             lines.append(f"| {what} | {value:,.2f} {unit} | {goal} | {verdict} |")
 
     line("scrape", figures.median("scrape"), "ms", SCRAPE_MS_MAX)
+    line("processor time of the broker for a scrape", figures.median("scrape cpu"), "ms")
     line("the first scrape", figures.median("first scrape"), "ms")
     line("scrape, slowest", figures.median("scrape, slowest"), "ms")
     line("scrape, everything moved", figures.median("scrape, moved"), "ms", SCRAPE_MS_MAX)

@@ -228,4 +228,4 @@ def test_when_the_groups_log_cannot_be_read_topics_are_served_and_groups_refused
         reborn.ask(FetchOffsets("billing"))
     with pytest.raises(PartitionCorrupt, match="verify"):
         reborn.ask(ListGroups())
-    assert reborn.broker.groups.samples() == []
+    assert list(reborn.broker.groups.samples()) == []

@@ -1,6 +1,11 @@
 """The history as a whole broker keeps it, in a simulation where ten seconds pass in no time."""
 
+from itertools import zip_longest
+
+import pytest
+
 from logsvc.broker.history import INTERVAL_MS
+from logsvc.metrics import PositionColumns, Sample
 from logsvc_common.batch import RecordData, encode
 from logsvc_common.messages import (
     NO_MEMBER_EPOCH,
@@ -9,6 +14,7 @@ from logsvc_common.messages import (
     CreateTopic,
     Fetch,
     FetchPartition,
+    ListGroups,
     Produce,
     ProducePartition,
 )
@@ -37,10 +43,10 @@ def test_a_point_every_ten_seconds_tells_rates_and_lag() -> None:
     service.ask(Fetch([FetchPartition("orders", 0, 0, 1 << 20)], max_wait_ms=0, min_bytes=1, max_bytes=1 << 20))
     pass_time(service, INTERVAL_MS)
     history = service.broker.history
-    assert history.rates().appended_records_per_s == 5.0
+    assert history.rates().appended_records_per_s == pytest.approx(5.0, rel=0.01)
     topic = history.topic("orders")
     assert topic is not None
-    assert topic.series["appended_records_per_s"][-1] == 5.0
+    assert topic.series["appended_records_per_s"][-1] == pytest.approx(5.0, rel=0.01)
     assert (topic.series["fetched_bytes_per_s"][-1] or 0) > 0
     group = history.group("billing")
     assert group is not None
@@ -67,3 +73,26 @@ def test_a_broker_that_nobody_uses_keeps_its_hour_and_no_more() -> None:
     assert {later - earlier for earlier, later in zip(view.times_ms, view.times_ms[1:], strict=False)} == {INTERVAL_MS}
     assert view.series["appended_records_per_s"] == [0.0] * 360
     assert view.series["fsync_p99_ms"] == [None] * 360
+
+
+def test_passes_over_the_groups_may_overlap() -> None:
+    service = SimulatedService(seed=3)
+    service.ask(CreateTopic("orders", 40))
+    for partition in range(40):
+        batch = encode([RecordData(b"value", None, service.time.now_ms - 1_000 * partition) for _ in range(3)])
+        service.ask(Produce([ProducePartition("orders", partition)]), [batch])
+    for group in ("a", "b"):
+        service.ask(Commit(group, "", NO_MEMBER_EPOCH, [CommitPartition("orders", partition, 1) for partition in range(40)]))
+    passes = [service.broker.groups.samples() for _ in range(3)]
+    found: list[list[Sample]] = [[] for _ in passes]
+    for number, step in enumerate(zip_longest(*passes)):
+        for samples, sample in zip(found, step, strict=True):
+            samples += [sample] if sample is not None else []
+        if number == 1:
+            service.ask(CreateTopic("another", 3))  # all partitions have other numbers now
+            service.ask(ListGroups())
+    alone = [sample for sample in service.broker.groups.samples() if sample is not None]
+    positions = [sample for sample in alone if isinstance(sample, PositionColumns)]
+    assert [(sample.group, len(sample.where)) for sample in positions] == [("a", 40), ("b", 40)]
+    for samples in found:
+        assert [sample for sample in samples if isinstance(sample, PositionColumns)] == positions
