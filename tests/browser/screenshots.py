@@ -40,7 +40,7 @@ PICTURES = [
     Picture("console-overview-dark", "#/", "dark"),
     Picture("console-group", "#/groups/billing", "dark", {"width": 1320, "height": 1000}),
     Picture("console-records", f"#/topics/{ORDERS}/records"),
-    Picture("console-dead-letters", LETTERS, "light", {"width": 1320, "height": 1000}),
+    Picture("console-dead-letters", LETTERS, "light", {"width": 1320, "height": 900}),
     Picture("console-redrive", LETTERS, "dark"),
     Picture("console-phone", "#/", "dark", PHONE),
     Picture("console-phone-group", "#/groups/billing", "light", PHONE),

@@ -11,7 +11,7 @@ from tests.browser.scenes import HOSTILE_GROUP, HOSTILE_TOPIC, SCRIPT
 
 expect = pytest.importorskip("playwright.sync_api", reason="browser tests need the Python package playwright").expect
 
-LOADED_MS_MAX = 3_000  # on a machine busy with other tests; about 300 ms when it is not
+LOADED_MS_MAX = 5_000  # on a machine busy with other tests; about 300 ms when it is not
 FIRST_LOAD = """() => {
   const [page] = performance.getEntriesByType("navigation");
   return {loaded: page.loadEventEnd, shown: performance.now()};

@@ -74,19 +74,17 @@ export function whatFails(groups, letters, nowMs) {
   const full = letters.filter((topic) => topic.letters > 0);
   const total = full.reduce((sum, topic) => sum + topic.letters, 0);
   const newest = Math.max(...full.map((topic) => topic.newest_ms ?? 0), 0);
+  const retried = retrying > 0 ? `${counted(retrying, "record")} being retried` : "Nothing is being retried";
+  const newestAge = `newest ${duration((nowMs - newest) / 1000)} ago`;
   const lines = [
-    ...limited(open, (group) => `${group.group}: breaker ${BREAKER_STATES[group.breaker.state] ?? group.breaker.state}`),
+    ...limited(open, (group) => `${group.group}: breaker ${BREAKER_STATES[group.breaker.state]}`),
     ...limited(paused, (group) => `${group.group}: ${counted(group.failed.paused, "record")} out of tries`),
-    retrying > 0 && `${counted(retrying, "record")} being retried`,
-    total > 0 && `${counted(total, "dead letter")}, newest ${duration((nowMs - newest) / 1000)} ago`,
+    retrying > 0 && retried,
+    total > 0 && `${counted(total, "dead letter")}, ${newestAge}`,
   ].filter(Boolean);
   if (open.length > 0) return { verdict: open.length === 1 ? `${open[0].group} is paused` : `${open.length} groups are paused`, tone: "bad", lines };
   if (paused.length > 0) return { verdict: "Records wait for you", tone: "bad", lines };
-  if (total > 0 && retrying === 0) {
-    const newestAge = duration((nowMs - newest) / 1000);
-    return { verdict: counted(total, "dead letter"), tone: "warn", lines: [`The newest came ${newestAge} ago`, "Nothing is being retried"] };
-  }
-  if (total > 0) return { verdict: counted(total, "dead letter"), tone: "warn", lines };
+  if (total > 0) return { verdict: counted(total, "dead letter"), tone: "warn", lines: [`The ${newestAge}`, retried] };
   if (retrying > 0) return { verdict: "Some records are retried", tone: "warn", lines };
   return { verdict: "Nothing is failing", tone: "good", lines: ["No dead letters, no retries"] };
 }
