@@ -14,7 +14,7 @@ import pytest
 
 from logsvc.cli import demo
 from logsvc_client import Admin
-from tests.e2e.prometheus_server import Prometheus, Series
+from tests.e2e.prometheus_server import Prometheus, Series, skip_without
 from tests.e2e.watched_broker import LEDGERS, NOBODY, REDRIVEN, ROOT, STUCK_AGE_S, Watched, watched_broker
 
 LOOK_BACK_S = 20.0
@@ -57,6 +57,7 @@ class Target(NamedTuple):
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    skip_without("prometheus")
     with watched_broker(tmp_path_factory.mktemp("watched")) as running:
         yield running
 
@@ -211,6 +212,11 @@ class TestNumbers:
         assert letters > 0
         for expr, wanted in expected.items():
             watched.prometheus.wait_for(expr, lambda found, wanted=wanted: numbers(found) == [wanted], 5.0)
+
+    def test_the_alert_on_dead_letters_says_how_many_there_were(self, watched: Watched) -> None:
+        [expr] = [rule["query"] for rule in all_rules(watched.prometheus) if rule["name"] == "LogsvcDeadLettersArriving"]
+        [found] = watched.prometheus.now(expr)
+        assert numbers([found]) == [sum(report.dead_lettered for report in watched.reports)]
 
     def test_prometheus_and_the_broker_say_the_same_of_every_partition_of_every_group(self, watched: Watched) -> None:
         found = watched.prometheus.now(f'logsvc_consumer_group_lag{{instance="{watched.target}"}}')
