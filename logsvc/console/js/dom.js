@@ -96,7 +96,9 @@ function enliven(node) {
 }
 
 function alike(old, fresh) {
-  return old.nodeName === fresh.nodeName && old.patchKey === fresh.patchKey && old.patchWidget?.kind === fresh.patchWidget?.kind;
+  return (
+    old.nodeName === fresh.nodeName && old.patchKey === fresh.patchKey && old.patchWidget?.kind === fresh.patchWidget?.kind
+  );
 }
 
 function patchChildren(parent, fresh) {

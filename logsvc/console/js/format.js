@@ -88,7 +88,12 @@ export function span(seconds) {
   return seconds < 7200 ? `${round(seconds / 60)} min` : `${round(seconds / 3600)} h`;
 }
 
-const clockTime = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const clockTime = new Intl.DateTimeFormat(undefined, {
+  hour: "2-digit",
+  minute: "2-digit",
+  second: "2-digit",
+  hourCycle: "h23",
+});
 const dayTime = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
 const yearTime = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", year: "numeric" });
 

@@ -25,15 +25,17 @@ function histories(address) {
         const found = known.get(name);
         return !found || now - found.readMs >= found.everyMs;
       });
-      await Promise.all(old.slice(0, AT_A_TIME).map(async (name) => {
-        try {
-          const answer = await read(address(name), { signal });
-          const { interval_ms: everyMs, series } = answer.history ?? answer;
-          known.set(name, { series, readMs: now, everyMs: Math.max(REREAD_MS_MIN, everyMs) });
-        } catch (error) {
-          if (!(error instanceof ApiError)) throw error;
-        }
-      }));
+      await Promise.all(
+        old.slice(0, AT_A_TIME).map(async (name) => {
+          try {
+            const answer = await read(address(name), { signal });
+            const { interval_ms: everyMs, series } = answer.history ?? answer;
+            known.set(name, { series, readMs: now, everyMs: Math.max(REREAD_MS_MIN, everyMs) });
+          } catch (error) {
+            if (!(error instanceof ApiError)) throw error;
+          }
+        }),
+      );
     },
   };
 }

@@ -47,7 +47,8 @@ export function standing(group) {
 
 /** {verdict, tone, lines} */
 export function whoIsBehind(groups) {
-  if (groups.length === 0) return { verdict: "Nobody reads yet", tone: "", lines: ["Groups appear here with their first consumer."] };
+  if (groups.length === 0)
+    return { verdict: "Nobody reads yet", tone: "", lines: ["Groups appear here with their first consumer."] };
   const behind = groups.filter(isBehind).sort((a, b) => (b.lag_seconds ?? 0) - (a.lag_seconds ?? 0));
   const lag = groups.reduce((sum, group) => sum + group.lag, 0);
   if (behind.length === 0) {
@@ -82,7 +83,12 @@ export function whatFails(groups, letters, nowMs) {
     retrying > 0 && retried,
     total > 0 && `${counted(total, "dead letter")}, ${newestAge}`,
   ].filter(Boolean);
-  if (open.length > 0) return { verdict: open.length === 1 ? `${open[0].group} is paused` : `${open.length} groups are paused`, tone: "bad", lines };
+  if (open.length > 0)
+    return {
+      verdict: open.length === 1 ? `${open[0].group} is paused` : `${open.length} groups are paused`,
+      tone: "bad",
+      lines,
+    };
   if (paused.length > 0) return { verdict: "Records wait for you", tone: "bad", lines };
   if (total > 0) return { verdict: counted(total, "dead letter"), tone: "warn", lines: [`The ${newestAge}`, retried] };
   if (retrying > 0) return { verdict: "Some records are retried", tone: "warn", lines };
@@ -99,10 +105,14 @@ export function isWell(broker) {
   ];
   if (degraded.length > 0) {
     const failed = degraded.some((partition) => partition.state === "failed");
-    const named = limited(degraded, (each) => `${each.topic}-${each.partition} is ${each.state === "failed" ? "failed" : "read-only"}`);
+    const named = limited(
+      degraded,
+      (each) => `${each.topic}-${each.partition} is ${each.state === "failed" ? "failed" : "read-only"}`,
+    );
     return { verdict: `${counted(troubled, "partition")} in trouble`, tone: failed ? "bad" : "warn", lines: named };
   }
-  if (free !== null && free <= reserve) return { verdict: "The disk is full", tone: "bad", lines: ["Writes are refused, reads go on", figures[0]] };
+  if (free !== null && free <= reserve)
+    return { verdict: "The disk is full", tone: "bad", lines: ["Writes are refused, reads go on", figures[0]] };
   if (size && free / size < DISK_SHARE_LOW) return { verdict: "The disk is filling", tone: "warn", lines: figures };
   if (p99 > FSYNC_SLOW_MS) return { verdict: "The disk is slow", tone: "warn", lines: figures };
   return { verdict: "The broker is well", tone: "good", lines: figures };

@@ -33,7 +33,9 @@ export function valuePart(value, { chosen, choose, address }) {
     segments("Show the value as", FORMATS, format, choose),
     address && download("Download", address),
   );
-  const cut = value.cut_bytes !== undefined && h("p", { class: "faint" }, `The first part of ${bytes(value.cut_bytes)}; download it to see all.`);
+  const cut =
+    value.cut_bytes !== undefined &&
+    h("p", { class: "faint" }, `The first part of ${bytes(value.cut_bytes)}; download it to see all.`);
   return part("Value", [body(value, format), cut], aside);
 }
 
@@ -49,7 +51,16 @@ function body(value, format) {
 
 /** Text that keeps its lines; what is too wide can be scrolled with the keyboard. */
 export function pre(text, kind = "") {
-  return h("pre", { class: kind, tabindex: kind === "hex" ? "0" : null, "aria-label": kind === "hex" ? "Value in hex" : null, role: kind === "hex" ? "region" : null }, text);
+  return h(
+    "pre",
+    {
+      class: kind,
+      tabindex: kind === "hex" ? "0" : null,
+      "aria-label": kind === "hex" ? "Value in hex" : null,
+      role: kind === "hex" ? "region" : null,
+    },
+    text,
+  );
 }
 
 export function headersPart(headers) {

@@ -15,8 +15,16 @@ export function sparkline(values, { tone = "" } = {}) {
   const lines = runs(points).map((run) => run.map(([index, value]) => [x(index), y(value)]));
   return svg(
     "svg",
-    { class: `spark ${tone}`, viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true", focusable: "false" },
-    lines.map((line) => svg("path", { class: "area", d: `M${line[0][0]} ${HEIGHT}${draw(line)}L${line.at(-1)[0]} ${HEIGHT}Z` })),
+    {
+      class: `spark ${tone}`,
+      viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
+      preserveAspectRatio: "none",
+      "aria-hidden": "true",
+      focusable: "false",
+    },
+    lines.map((line) =>
+      svg("path", { class: "area", d: `M${line[0][0]} ${HEIGHT}${draw(line)}L${line.at(-1)[0]} ${HEIGHT}Z` }),
+    ),
     lines.map((line) => svg("path", { class: "stroke", d: draw(line).replace("L", "M") })),
   );
 }

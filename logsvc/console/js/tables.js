@@ -18,7 +18,19 @@ export function ordering(name, descending = false) {
 }
 
 /** `caption` is read out, not shown. `goes(row)`: the address a click on the row leads to; `pick(row)`: what it does instead. */
-export function table({ caption, columns, rows, key, order = null, redraw = null, goes = null, pick = null, picked = null, none, dense = false }) {
+export function table({
+  caption,
+  columns,
+  rows,
+  key,
+  order = null,
+  redraw = null,
+  goes = null,
+  pick = null,
+  picked = null,
+  none,
+  dense = false,
+}) {
   if (rows.length === 0) return empty(none ?? "Nothing here yet.");
   return h(
     "div",
@@ -27,14 +39,25 @@ export function table({ caption, columns, rows, key, order = null, redraw = null
       "table",
       { class: dense ? "stacks dense" : "stacks", role: "table" },
       h("caption", { class: "hidden-text" }, caption),
-      h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, columns.map((column) => head(column, order, redraw)))),
+      h(
+        "thead",
+        { role: "rowgroup" },
+        h(
+          "tr",
+          { role: "row" },
+          columns.map((column) => head(column, order, redraw)),
+        ),
+      ),
       h(
         "tbody",
         { role: "rowgroup" },
-        sorted(rows, columns, order).slice(0, ROWS_MAX).map((row) => body(row, columns, { key: key(row), goes, pick, picked })),
+        sorted(rows, columns, order)
+          .slice(0, ROWS_MAX)
+          .map((row) => body(row, columns, { key: key(row), goes, pick, picked })),
       ),
     ),
-    rows.length > ROWS_MAX && h("p", { class: "empty" }, `The first ${count(ROWS_MAX)} of ${count(rows.length)}; another order shows others.`),
+    rows.length > ROWS_MAX &&
+      h("p", { class: "empty" }, `The first ${count(ROWS_MAX)} of ${count(rows.length)}; another order shows others.`),
   );
 }
 

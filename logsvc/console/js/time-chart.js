@@ -78,14 +78,21 @@ function sizeOf({ box, data }) {
 
 function options(chart) {
   const grid = { stroke: colour("--line"), width: 1 };
-  const text = { stroke: colour("--faint"), font: `11px ${getComputedStyle(document.body).fontFamily}`, ticks: { show: false } };
+  const text = {
+    stroke: colour("--faint"),
+    font: `11px ${getComputedStyle(document.body).fontFamily}`,
+    ticks: { show: false },
+  };
   return {
     ...sizeOf(chart),
     legend: { show: false },
     padding: [8, 18, 0, 0],
     cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },
     hooks: { setCursor: [(plot) => showLegend(chart, plot.cursor.idx)] },
-    scales: { x: { range: (_, first, last) => [Math.min(first, last - SPAN_SECONDS_MIN), last] }, y: { range: (_, __, high) => [0, high > 0 ? high * 1.12 : 1] } },
+    scales: {
+      x: { range: (_, first, last) => [Math.min(first, last - SPAN_SECONDS_MIN), last] },
+      y: { range: (_, __, high) => [0, high > 0 ? high * 1.12 : 1] },
+    },
     axes: [
       { ...text, grid: { show: false }, space: 70, size: 26, values: (_, ticks) => ticks.map(clock) },
       { ...text, grid, size: 58, space: 38, values: (_, ticks) => ticks.map(chart.data.axis) },

@@ -33,8 +33,17 @@ export function brokerView() {
         h(
           "div",
           { class: "grid", style: { "--column": "26rem" } },
-          timeChart("Time to save (fsync)", { timesMs, series: [{ label: "99% within", values: series.fsync_p99_ms }], format: milliseconds }),
-          timeChart("Records in", { timesMs, series: [{ label: "in", values: series.appended_records_per_s }], format: rate, axis: compact }),
+          timeChart("Time to save (fsync)", {
+            timesMs,
+            series: [{ label: "99% within", values: series.fsync_p99_ms }],
+            format: milliseconds,
+          }),
+          timeChart("Records in", {
+            timesMs,
+            series: [{ label: "in", values: series.appended_records_per_s }],
+            format: rate,
+            axis: compact,
+          }),
         ),
         h("div", { class: "grid", style: { "--column": "20rem" } }, disk(broker.disk), about(broker)),
       ];
@@ -54,7 +63,11 @@ function trouble(partitions) {
       rows: partitions,
       key: (each) => `${each.topic}-${each.partition}`,
       columns: [
-        { name: "partition", label: "Partition", cell: (each) => h("a", { href: link(["topics", each.topic]) }, `${each.topic}-${each.partition}`) },
+        {
+          name: "partition",
+          label: "Partition",
+          cell: (each) => h("a", { href: link(["topics", each.topic]) }, `${each.topic}-${each.partition}`),
+        },
         { name: "state", label: "State", cell: statePill },
         { name: "reason", label: "Why", cell: (each) => each.reason || "see the broker's log" },
       ],
@@ -89,7 +102,10 @@ function about(broker) {
       ["Started", time(broker.started_ms)],
       ["Clients connected", count(broker.connected_clients)],
       ["Open files", count(broker.open_files)],
-      ["Holds", `${counted(broker.topics, "topic")}, ${counted(broker.partitions, "partition")}, ${counted(broker.groups, "group")}`],
+      [
+        "Holds",
+        `${counted(broker.topics, "topic")}, ${counted(broker.partitions, "partition")}, ${counted(broker.groups, "group")}`,
+      ],
       ["Changes from here", broker.writes ? "allowed" : "off; start it with --console-writes"],
     ]),
   );

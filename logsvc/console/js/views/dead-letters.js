@@ -42,12 +42,51 @@ function letterTopics(topics, order, { broker, redraw }) {
     goes: address,
     none: "No dead letters. A record that has used up its tries is copied here, once, with the reason.",
     columns: [
-      { name: "topic", label: "From topic", sort: (topic) => topic.source_topic ?? topic.topic, cell: (topic) => h("a", { href: address(topic) }, topic.source_topic ?? topic.topic) },
-      { name: "group", label: "Group", sort: (topic) => topic.group ?? "", cell: (topic) => (topic.group ? h("a", { href: link(["groups", topic.group]) }, topic.group) : "") },
-      { name: "letters", label: "Letters", align: "end", sort: (topic) => topic.letters, cell: (topic) => quietCount(topic.letters) },
-      { name: "oldest", label: "Oldest", align: "end", sort: (topic) => -(topic.oldest_ms ?? 0), cell: (topic) => age(topic.oldest_ms, broker.now_ms) },
-      { name: "newest", label: "Newest", align: "end", sort: (topic) => -(topic.newest_ms ?? 0), cell: (topic) => age(topic.newest_ms, broker.now_ms) },
-      { name: "error", label: "Most common error", kind: "preview", cell: (topic) => worst(topic) && h("span", { title: worst(topic).message }, `${count(worst(topic).count)} × ${worst(topic).error}: ${worst(topic).message}`) },
+      {
+        name: "topic",
+        label: "From topic",
+        sort: (topic) => topic.source_topic ?? topic.topic,
+        cell: (topic) => h("a", { href: address(topic) }, topic.source_topic ?? topic.topic),
+      },
+      {
+        name: "group",
+        label: "Group",
+        sort: (topic) => topic.group ?? "",
+        cell: (topic) => (topic.group ? h("a", { href: link(["groups", topic.group]) }, topic.group) : ""),
+      },
+      {
+        name: "letters",
+        label: "Letters",
+        align: "end",
+        sort: (topic) => topic.letters,
+        cell: (topic) => quietCount(topic.letters),
+      },
+      {
+        name: "oldest",
+        label: "Oldest",
+        align: "end",
+        sort: (topic) => -(topic.oldest_ms ?? 0),
+        cell: (topic) => age(topic.oldest_ms, broker.now_ms),
+      },
+      {
+        name: "newest",
+        label: "Newest",
+        align: "end",
+        sort: (topic) => -(topic.newest_ms ?? 0),
+        cell: (topic) => age(topic.newest_ms, broker.now_ms),
+      },
+      {
+        name: "error",
+        label: "Most common error",
+        kind: "preview",
+        cell: (topic) =>
+          worst(topic) &&
+          h(
+            "span",
+            { title: worst(topic).message },
+            `${count(worst(topic).count)} × ${worst(topic).error}: ${worst(topic).message}`,
+          ),
+      },
     ],
   });
 }

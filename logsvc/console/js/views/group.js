@@ -2,7 +2,7 @@
 
 import { path, read, write } from "../api.js";
 import { h } from "../dom.js";
-import { count, duration, span, wholeTick } from "../format.js";
+import { count, counted, duration, span, wholeTick } from "../format.js";
 import { BREAKER_STATES, FAILED_STATES, failedTotal } from "../judge.js";
 import { WRITES_OFF, bar, button, card, empty, facts, figures, note, pageHead, pill, quietCount } from "../parts.js";
 import { link } from "../router.js";
@@ -58,7 +58,8 @@ function lettersLink(group) {
 }
 
 function charts({ series, times_ms: timesMs }) {
-  const chart = (title, values, format, axis) => timeChart(title, { timesMs, series: [{ label: title, values }], format, axis, height: 130 });
+  const chart = (title, values, format, axis) =>
+    timeChart(title, { timesMs, series: [{ label: title, values }], format, axis, height: 130 });
   return h(
     "div",
     { class: "grid", style: { "--column": "18rem" } },
@@ -71,7 +72,8 @@ function charts({ series, times_ms: timesMs }) {
 function partitionTable(group, order, redraw) {
   const clients = new Map(group.member_list.map((member) => [member.member_id, member.client_id || member.member_id]));
   const most = Math.max(...group.partition_list.map((each) => each.lag ?? 0), 1);
-  const browse = (each) => link(["topics", each.topic, "records"], { partition: each.partition, from: "offset", value: each.committed });
+  const browse = (each) =>
+    link(["topics", each.topic, "records"], { partition: each.partition, from: "offset", value: each.committed });
   return table({
     caption: "Partitions of this group",
     rows: group.partition_list,
@@ -80,21 +82,46 @@ function partitionTable(group, order, redraw) {
     redraw,
     none: "The group has not read anything yet.",
     columns: [
-      { name: "partition", label: "Partition", sort: (each) => `${each.topic}-${each.partition}`, cell: (each) => h("a", { href: browse(each) }, `${each.topic}-${each.partition}`) },
+      {
+        name: "partition",
+        label: "Partition",
+        sort: (each) => `${each.topic}-${each.partition}`,
+        cell: (each) => h("a", { href: browse(each) }, `${each.topic}-${each.partition}`),
+      },
       { name: "owner", label: "Held by", sort: (each) => clients.get(each.owner) ?? "", cell: (each) => holder(each, clients) },
-      { name: "committed", label: "Read up to", align: "end", sort: (each) => each.committed, cell: (each) => count(each.committed) },
+      {
+        name: "committed",
+        label: "Read up to",
+        align: "end",
+        sort: (each) => each.committed,
+        cell: (each) => count(each.committed),
+      },
       { name: "end", label: "Ends at", align: "end", sort: (each) => each.end_offset, cell: (each) => count(each.end_offset) },
       { name: "lag", label: "Behind", align: "end", sort: (each) => each.lag, cell: (each) => quietCount(each.lag) },
       { name: "bar", label: "Behind, compared", mute: true, kind: "trend blank", cell: (each) => bar((each.lag ?? 0) / most) },
-      { name: "seconds", label: "Time behind", align: "end", sort: (each) => each.lag_seconds, cell: (each) => (each.lag ? duration(each.lag_seconds) : h("span", { class: "zero" }, "–")) },
-      { name: "failed", label: "Retrying", align: "end", sort: (each) => failedTotal(each.failed), cell: (each) => h("span", { title: inWords(each.failed) }, quietCount(failedTotal(each.failed), "warn")) },
+      {
+        name: "seconds",
+        label: "Time behind",
+        align: "end",
+        sort: (each) => each.lag_seconds,
+        cell: (each) => (each.lag ? duration(each.lag_seconds) : h("span", { class: "zero" }, "–")),
+      },
+      {
+        name: "failed",
+        label: "Retrying",
+        align: "end",
+        sort: (each) => failedTotal(each.failed),
+        cell: (each) => h("span", { title: inWords(each.failed) }, quietCount(failedTotal(each.failed), "warn")),
+      },
     ],
   });
 }
 
 function holder(each, clients) {
   const name = each.owner === null ? h("span", { class: "zero" }, "nobody") : (clients.get(each.owner) ?? each.owner);
-  return each.isolated ? [name, " ", pill("one record at a time", "warn", `A record seems to kill its consumers: ${each.deaths} have died`)] : name;
+  return each.isolated
+    ? [name, " ", pill("one record at a time", "warn", `A record seems to kill its consumers: ${each.deaths} have died`)]
+    : name;
 }
 
 function memberTable(members) {
@@ -107,7 +134,11 @@ function memberTable(members) {
     columns: [
       { name: "client", label: "Client", cell: (member) => member.client_id || "unnamed" },
       { name: "owned", label: "Holds", cell: (member) => owned(member) || h("span", { class: "zero" }, "nothing yet") },
-      members.some((member) => member.instance_id) && { name: "instance", label: "Fixed name", cell: (member) => member.instance_id ?? "" },
+      members.some((member) => member.instance_id) && {
+        name: "instance",
+        label: "Fixed name",
+        cell: (member) => member.instance_id ?? "",
+      },
       { name: "id", label: "Member", cell: (member) => h("span", { class: "mono faint" }, member.member_id) },
     ].filter(Boolean),
   });
@@ -129,7 +160,10 @@ function breakerCard(group, { session, refresh, redraw }, asked) {
     asked.busy = false;
     await refresh();
   };
-  const state = pill(`Breaker ${BREAKER_STATES[breaker.state] ?? breaker.state}`, held ? "bad" : breaker.state === "closed" ? "good" : "");
+  const state = pill(
+    `Breaker ${BREAKER_STATES[breaker.state] ?? breaker.state}`,
+    held ? "bad" : breaker.state === "closed" ? "good" : "",
+  );
   return card(
     "Breaker",
     h(
@@ -142,7 +176,11 @@ function breakerCard(group, { session, refresh, redraw }, asked) {
         { class: "row-buttons" },
         button("Resume", resume, { disabled: !session.writes || asked.busy || !(held || paused), describedby: "resume-why" }),
       ),
-      h("p", { class: "faint", id: "resume-why" }, session.writes ? "Closes the breaker now and tries paused records again." : WRITES_OFF),
+      h(
+        "p",
+        { class: "faint", id: "resume-why" },
+        session.writes ? "Closes the breaker now and tries paused records again." : WRITES_OFF,
+      ),
       h("div", { role: "status" }, asked.answer),
     ),
   );
@@ -150,10 +188,16 @@ function breakerCard(group, { session, refresh, redraw }, asked) {
 
 function breakerSentence(breaker) {
   if (breaker.state === "off") return "Switched off: the group goes on however much fails.";
-  if (breaker.state === "open") return `Too much failed, so the group rests; a single record is tried in ${duration(breaker.retry_in_ms / 1000)}. No tries are spent.`;
-  if (breaker.state === "half_open") return `Single records are let through; ${count(breaker.successes)} of ${count(breaker.config.probes)} have succeeded.`;
-  const seconds = duration(breaker.config.window_ms / 1000);
-  return `${count(breaker.failures)} of ${count(breaker.deliveries)} records failed in the last ${seconds}; it opens at ${Math.round(100 * breaker.config.threshold)}%.`;
+  if (breaker.state === "open") {
+    const wait = duration(breaker.retry_in_ms / 1000);
+    return `Too much failed, so the group rests; a single record is tried in ${wait}. No tries are spent.`;
+  }
+  if (breaker.state === "half_open") {
+    return `Single records are let through; ${count(breaker.successes)} of ${count(breaker.config.probes)} have succeeded.`;
+  }
+  const window = duration(breaker.config.window_ms / 1000);
+  const failed = `${count(breaker.failures)} of ${counted(breaker.deliveries, "record")} failed in the last ${window}`;
+  return `${failed}; it opens at ${Math.round(100 * breaker.config.threshold)}%.`;
 }
 
 function retryCard({ retry }) {

@@ -20,7 +20,10 @@ export function filterForm(name, where) {
   };
   const submit = (event) => {
     event.preventDefault();
-    const given = Object.entries(inputs).map(([key, input]) => [key, key.endsWith("_ms") ? millis(input.value) : input.value.trim()]);
+    const given = Object.entries(inputs).map(([key, input]) => [
+      key,
+      key.endsWith("_ms") ? millis(input.value) : input.value.trim(),
+    ]);
     go(link(["dead-letters", name], Object.fromEntries(given)));
   };
   return h(
@@ -33,7 +36,12 @@ export function filterForm(name, where) {
     field("To offset", inputs.offset_to),
     field("Failed since", inputs.from_ms),
     field("Failed before", inputs.to_ms),
-    h("div", { class: "row-buttons" }, h("button", { class: "primary" }, "Find"), button("Clear", () => go(link(["dead-letters", name])))),
+    h(
+      "div",
+      { class: "row-buttons" },
+      h("button", { class: "primary" }, "Find"),
+      button("Clear", () => go(link(["dead-letters", name]))),
+    ),
   );
 }
 

@@ -30,7 +30,10 @@ export function lettersView(name, query) {
   async function readLetters(pile, signal) {
     const seen = `${pile.letters} ${pile.newest_ms} ${pile.oldest_ms}`;
     if (page.seen !== seen) {
-      const letters = await read(`${path("dead-letters", name)}/letters`, { query: { ...where, limit: PAGE, after: query.after }, signal });
+      const letters = await read(`${path("dead-letters", name)}/letters`, {
+        query: { ...where, limit: PAGE, after: query.after },
+        signal,
+      });
       page = { seen, letters };
     }
     return page.letters;
@@ -41,8 +44,18 @@ export function lettersView(name, query) {
 
     async load(signal) {
       const [{ topics }, { redrives }] = await Promise.all([read("dead-letters", { signal }), read("redrives", { signal })]);
-      const pile = topics.find((topic) => topic.topic === name) ?? { topic: name, source_topic: null, group: null, letters: 0, top_errors: [] };
-      return { pile, letters: await readLetters(pile, signal), redrives: redrives.filter((redrive) => redrive.dead_letter_topic === name) };
+      const pile = topics.find((topic) => topic.topic === name) ?? {
+        topic: name,
+        source_topic: null,
+        group: null,
+        letters: 0,
+        top_errors: [],
+      };
+      return {
+        pile,
+        letters: await readLetters(pile, signal),
+        redrives: redrives.filter((redrive) => redrive.dead_letter_topic === name),
+      };
     },
 
     draw({ pile, letters, redrives }, shared) {
@@ -59,7 +72,11 @@ export function lettersView(name, query) {
       return [
         head(name, pile, where, shared),
         figures([
-          ["Letters", count(pile.letters), pile.redriven ? `${count(pile.redriven)} have been put back` : "none has been put back"],
+          [
+            "Letters",
+            count(pile.letters),
+            pile.redriven ? `${count(pile.redriven)} have been put back` : "none has been put back",
+          ],
           ["Newest", age(pile.newest_ms, shared.broker.now_ms), "ago"],
           ["Oldest", age(pile.oldest_ms, shared.broker.now_ms), "ago"],
         ]),
@@ -69,7 +86,11 @@ export function lettersView(name, query) {
           "details",
           { class: "card filter", key: "filter", open: Object.keys(where).length > 0 },
           h("summary", null, "Filter letters"),
-          h("div", { class: "card-body" }, kept("filter", () => filterForm(name, where))),
+          h(
+            "div",
+            { class: "card-body" },
+            kept("filter", () => filterForm(name, where)),
+          ),
         ),
         h(
           "div",
@@ -106,7 +127,11 @@ function head(name, pile, where, { session, refresh }) {
         button("Redrive…", redrive, { kind: "primary", disabled: off, describedby: "writes-why" }),
       ],
     }),
-    h("p", { class: session.writes ? "hidden-text" : "note", id: "writes-why" }, session.writes ? "Asks before it does anything." : WRITES_OFF),
+    h(
+      "p",
+      { class: session.writes ? "hidden-text" : "note", id: "writes-why" },
+      session.writes ? "Asks before it does anything." : WRITES_OFF,
+    ),
   ];
 }
 
@@ -138,16 +163,27 @@ function topErrors({ top_errors: errors, letters }, address) {
       key: (error) => error.error,
       columns: [
         { name: "error", label: "Error", cell: (error) => h("a", { href: address(narrowed(error)) }, error.error) },
-        { name: "message", label: "Latest message", kind: "preview", cell: (error) => h("span", { title: error.message }, error.message ?? "") },
+        {
+          name: "message",
+          label: "Latest message",
+          kind: "preview",
+          cell: (error) => h("span", { title: error.message }, error.message ?? ""),
+        },
         { name: "count", label: "Letters", align: "end", cell: (error) => count(error.count) },
-        { name: "share", label: "Share", align: "end", cell: (error) => `${Math.round((100 * error.count) / Math.max(1, letters))}%` },
+        {
+          name: "share",
+          label: "Share",
+          align: "end",
+          cell: (error) => `${Math.round((100 * error.count) / Math.max(1, letters))}%`,
+        },
       ],
     }),
     { flush: true },
   );
 }
 
-const narrowed = (error) => (error.exception_class ? { exception: error.exception_class, error: null } : { error: error.error, exception: null });
+const narrowed = (error) =>
+  error.exception_class ? { exception: error.exception_class, error: null } : { error: error.error, exception: null };
 
 function letterList({ letters, next, matched_so_far: matched }, { where, query, look, pick, address }) {
   const filtered = Object.keys(where).length > 0;
@@ -158,9 +194,18 @@ function letterList({ letters, next, matched_so_far: matched }, { where, query, 
     key: idOf,
     pick,
     picked: (letter) => idOf(letter) === look.open,
-    none: next ? "None among those looked at so far; look further with More." : filtered ? "No letter matches." : "No letters here.",
+    none: next
+      ? "None among those looked at so far; look further with More."
+      : filtered
+        ? "No letter matches."
+        : "No letters here.",
     columns: [
-      { name: "offset", label: "Record", cell: (letter) => button(place(letter), () => pick(letter), { kind: "quiet small", label: `Show the letter of ${place(letter)}` }) },
+      {
+        name: "offset",
+        label: "Record",
+        cell: (letter) =>
+          button(place(letter), () => pick(letter), { kind: "quiet small", label: `Show the letter of ${place(letter)}` }),
+      },
       { name: "time", label: "Failed", cell: (letter) => time(letter.timestamp_ms) },
       { name: "key", label: "Key", kind: "key", cell: (letter) => inline(letter.key) },
       { name: "error", label: "Error", kind: "preview", cell: (letter) => letter.error ?? "" },

@@ -30,8 +30,14 @@ export function overviewView() {
       ]);
       const users = topics.filter((topic) => !topic.internal && !topic.dead_letters);
       await Promise.all([
-        groupHistories.refresh(groups.map((group) => group.group), signal),
-        topicHistories.refresh(users.map((topic) => topic.name), signal),
+        groupHistories.refresh(
+          groups.map((group) => group.group),
+          signal,
+        ),
+        topicHistories.refresh(
+          users.map((topic) => topic.name),
+          signal,
+        ),
       ]);
       return { history, users, groups, letters: letters.topics };
     },
@@ -45,7 +51,13 @@ export function overviewView() {
           "div",
           { class: "grid" },
           answer("Is anyone behind?", whoIsBehind(groups), link(["groups"]), "Groups", sparkline(sum(groups, "lag"))),
-          answer("What is failing?", whatFails(groups, letters, broker.now_ms), link(["dead-letters"]), "Dead letters", sparkline(sum(groups, "failed"))),
+          answer(
+            "What is failing?",
+            whatFails(groups, letters, broker.now_ms),
+            link(["dead-letters"]),
+            "Dead letters",
+            sparkline(sum(groups, "failed")),
+          ),
           answer("Is the broker well?", isWell(broker), link(["broker"]), "Broker", sparkline(series.fsync_p99_ms)),
         ),
         h(
@@ -67,8 +79,14 @@ export function overviewView() {
             axis: byteTick,
           }),
         ),
-        card("Groups", groupTable(groups.slice(0, ROWS_MAX), groupOrder, redraw), { flush: true, more: all("groups", groups.length, "group") }),
-        card("Topics", topicTable(users.slice(0, ROWS_MAX), topicOrder, redraw), { flush: true, more: all("topics", users.length, "topic") }),
+        card("Groups", groupTable(groups.slice(0, ROWS_MAX), groupOrder, redraw), {
+          flush: true,
+          more: all("groups", groups.length, "group"),
+        }),
+        card("Topics", topicTable(users.slice(0, ROWS_MAX), topicOrder, redraw), {
+          flush: true,
+          more: all("topics", users.length, "topic"),
+        }),
       ];
     },
   };
@@ -80,7 +98,11 @@ function answer(question, { verdict, tone, lines }, address, where, line) {
     { class: "card answer", "aria-label": question },
     h("h2", { class: "question" }, question),
     h("p", { class: `verdict ${tone}` }, h("span", { class: "dot", "aria-hidden": "true" }), h("span", null, verdict)),
-    h("div", { class: "lines" }, lines.map((text) => h("p", null, text))),
+    h(
+      "div",
+      { class: "lines" },
+      lines.map((text) => h("p", null, text)),
+    ),
     h("div", null, line, h("a", { href: address, class: "onward" }, `${where} →`)),
   );
 }

@@ -31,7 +31,10 @@ export function recordsView(topic, query) {
     frozen: true,
 
     async load(signal) {
-      const [{ partitions }, page] = await Promise.all([read(path("topics", topic), { signal }), readPage(topic, chosen, signal)]);
+      const [{ partitions }, page] = await Promise.all([
+        read(path("topics", topic), { signal }),
+        readPage(topic, chosen, signal),
+      ]);
       return { partitions, page };
     },
 
@@ -55,7 +58,12 @@ export function recordsView(topic, query) {
           ],
         }),
         h("div", { class: "card", key: "form" }, h("div", { class: "card-body alone" }, form)),
-        h("div", { class: "reader", key: "reader" }, recordList(topic, chosen, page, look, pick), detail(page, record, look, pick, choose)),
+        h(
+          "div",
+          { class: "reader", key: "reader" },
+          recordList(topic, chosen, page, look, pick),
+          detail(page, record, look, pick, choose),
+        ),
       ];
     },
   };
@@ -64,7 +72,8 @@ export function recordsView(topic, query) {
 function readPage(topic, { partition, from, value, after }, signal) {
   const where = `${path("topics", topic, "partitions", partition)}/records`;
   // A key lies in the partition its hash says; later pages of it begin at an offset there.
-  if (from === "key" && after === undefined) return read(`${path("topics", topic)}/records`, { query: { key: value, limit: PAGE }, signal });
+  if (from === "key" && after === undefined)
+    return read(`${path("topics", topic)}/records`, { query: { key: value, limit: PAGE }, signal });
   const start = {
     newest: { offset: -PAGE },
     oldest: { time_ms: 0 },
@@ -77,11 +86,24 @@ function readPage(topic, { partition, from, value, after }, signal) {
 
 function searchForm(topic, partitions, chosen) {
   const option = (value, text, selected) => h("option", { value, selected }, text);
-  const partition = h("select", { name: "partition" }, Array.from({ length: partitions }, (_, number) => option(number, number, String(number) === chosen.partition)));
-  const from = h("select", { name: "from" }, STARTS.map(([value, text]) => option(value, text, value === chosen.from)));
+  const partition = h(
+    "select",
+    { name: "partition" },
+    Array.from({ length: partitions }, (_, number) => option(number, number, String(number) === chosen.partition)),
+  );
+  const from = h(
+    "select",
+    { name: "from" },
+    STARTS.map(([value, text]) => option(value, text, value === chosen.from)),
+  );
   const inputs = {
     offset: h("input", { type: "number", required: true, step: "1", value: chosen.from === "offset" ? chosen.value : "0" }),
-    time: h("input", { type: "datetime-local", required: true, step: "1", value: inputTime(chosen.from === "time" ? Number(chosen.value) : Date.now() - 3_600_000) }),
+    time: h("input", {
+      type: "datetime-local",
+      required: true,
+      step: "1",
+      value: inputTime(chosen.from === "time" ? Number(chosen.value) : Date.now() - 3_600_000),
+    }),
     key: h("input", { type: "text", required: true, value: chosen.from === "key" ? chosen.value : "", autocomplete: "off" }),
   };
   const labels = { offset: "From this offset (-20: the last 20)", time: "From this time", key: "Exactly this key" };
@@ -102,7 +124,14 @@ function searchForm(topic, partitions, chosen) {
   };
   from.onchange = showInput;
   showInput();
-  return h("form", { class: "form", onsubmit: submit, "aria-label": "Which records" }, field("Partition", partition), field("Start at", from), value, h("button", { class: "primary" }, "Read"));
+  return h(
+    "form",
+    { class: "form", onsubmit: submit, "aria-label": "Which records" },
+    field("Partition", partition),
+    field("Start at", from),
+    value,
+    h("button", { class: "primary" }, "Read"),
+  );
 }
 
 function recordList(topic, chosen, page, look, pick) {
@@ -123,7 +152,15 @@ function recordList(topic, chosen, page, look, pick) {
     picked: (record) => record.offset === look.offset,
     none: page.complete ? "No records here." : "None among those looked at so far; look further with Later.",
     columns: [
-      { name: "offset", label: "Offset", cell: (record) => button(count(record.offset), () => pick(record.offset), { kind: "quiet small", label: `Show record ${record.offset}` }) },
+      {
+        name: "offset",
+        label: "Offset",
+        cell: (record) =>
+          button(count(record.offset), () => pick(record.offset), {
+            kind: "quiet small",
+            label: `Show record ${record.offset}`,
+          }),
+      },
       { name: "time", label: "Time", cell: (record) => time(record.timestamp_ms) },
       { name: "key", label: "Key", kind: "key", cell: (record) => inline(record.key) },
       { name: "value", label: "Value", kind: "preview", cell: (record) => previewCell(record.value) },
@@ -140,10 +177,16 @@ function recordList(topic, chosen, page, look, pick) {
 }
 
 function detail(page, record, look, pick, choose) {
-  if (!record) return h("section", { class: "card detail choosing", key: "none", "aria-label": "Record" }, h("p", { class: "choose" }, "Choose a record to read it."));
+  if (!record)
+    return h(
+      "section",
+      { class: "card detail choosing", key: "none", "aria-label": "Record" },
+      h("p", { class: "choose" }, "Choose a record to read it."),
+    );
   const offsets = page.records.map((each) => each.offset);
   const index = offsets.indexOf(record.offset);
-  const step = (text, label, to) => button(text, () => pick(offsets[to]), { kind: "small", disabled: offsets[to] === undefined, label });
+  const step = (text, label, to) =>
+    button(text, () => pick(offsets[to]), { kind: "small", disabled: offsets[to] === undefined, label });
   return h(
     "section",
     { class: "card detail", key: "record", "aria-label": "Record" },
@@ -151,7 +194,12 @@ function detail(page, record, look, pick, choose) {
       "div",
       { class: "card-head" },
       h("h2", null, `Offset ${count(record.offset)}`),
-      h("div", { class: "more row-buttons" }, step("← Previous", "Previous record", index - 1), step("Next →", "Next record", index + 1)),
+      h(
+        "div",
+        { class: "more row-buttons" },
+        step("← Previous", "Previous record", index - 1),
+        step("Next →", "Next record", index + 1),
+      ),
     ),
     part("Written", h("p", null, time(record.timestamp_ms), h("span", { class: "muted" }, `, ${bytes(record.size_bytes)}`))),
     part("Key", h("p", null, inline(record.key))),

@@ -29,7 +29,11 @@ export function redriveDialog({ topic, group, where, words, started }) {
     return {
       title: "Redrive dead letters",
       body: [
-        h("p", { class: "muted" }, "Their records go back to the group that failed them, with fresh tries. No other group sees them; the letters stay."),
+        h(
+          "p",
+          { class: "muted" },
+          "Their records go back to the group that failed them, with fresh tries. No other group sees them; the letters stay.",
+        ),
         facts([
           ["To group", group],
           ["Letters", words],
@@ -40,7 +44,10 @@ export function redriveDialog({ topic, group, where, words, started }) {
       ],
       buttons: [
         button("Cancel", () => box.close()),
-        button(matched === null ? "Counting…" : `Redrive ${counted(letters, "letter")}`, run, { kind: "primary", disabled: busy || !matched }),
+        button(matched === null ? "Counting…" : `Redrive ${counted(letters, "letter")}`, run, {
+          kind: "primary",
+          disabled: busy || !matched,
+        }),
       ],
     };
   }

@@ -11,7 +11,10 @@ const SHOWN_MAX = 10;
 
 /** Newest first; nothing when there is none. `asked` is where the view remembers a refusal. */
 export function redriveCard(redrives, page, asked) {
-  const shown = redrives.filter((redrive) => !redrive.dry_run).sort((a, b) => b.id - a.id).slice(0, SHOWN_MAX);
+  const shown = redrives
+    .filter((redrive) => !redrive.dry_run)
+    .sort((a, b) => b.id - a.id)
+    .slice(0, SHOWN_MAX);
   if (shown.length === 0) return null;
   const cancel = async (redrive) => {
     try {
@@ -46,7 +49,11 @@ function list(redrives, { session }, cancel) {
         align: "end",
         cell: (redrive) =>
           redrive.state === "running"
-            ? button("Cancel", () => cancel(redrive), { kind: "small", disabled: !session.writes, label: `Cancel redrive ${redrive.id}` })
+            ? button("Cancel", () => cancel(redrive), {
+                kind: "small",
+                disabled: !session.writes,
+                label: `Cancel redrive ${redrive.id}`,
+              })
             : "",
       },
     ],
