@@ -63,9 +63,9 @@ def export(
       logsvc dashboards export ./monitoring --broker 127.0.0.1:9393 --prometheus-url http://127.0.0.1:9091 --force
     """
     if not HOST_AND_PORT.fullmatch(broker):
-        raise typer.BadParameter(f"{broker!r} looks different from {BROKER}", param_hint="--broker")
+        raise typer.BadParameter(f"{broker!r} is no HOST:PORT; it looks like {BROKER}", param_hint="--broker")
     if not _is_url(prometheus_url):
-        raise typer.BadParameter(f"{prometheus_url!r} looks different from {PROMETHEUS_URL}", param_hint="--prometheus-url")
+        raise typer.BadParameter(f"{prometheus_url!r} is no URL; it looks like {PROMETHEUS_URL}", param_hint="--prometheus-url")
     fill = {
         BROKER: broker,
         PROMETHEUS_URL: prometheus_url.rstrip("/"),
