@@ -9,7 +9,8 @@ from logsvc.listeners.api.backend import Backend
 from logsvc.listeners.api.history import BrokerHistory, broker_history
 from logsvc.listeners.api.operations import Given, Operation
 from logsvc.listeners.api.process import measure
-from logsvc_common.messages import ListGroups, ListGroupsReply, Metadata, MetadataReply
+from logsvc.listeners.api.topics import group_listings
+from logsvc_common.messages import Metadata, MetadataReply
 
 DEGRADED_SHOWN = 100  # partitions named; their number is told
 
@@ -48,7 +49,8 @@ class Quantiles(msgspec.Struct, forbid_unknown_fields=True):
 
 class BrokerState(msgspec.Struct, forbid_unknown_fields=True):
     """The broker now. `status` is `ok`, or `degraded` while a partition is not online; the first 100 of those are named.
-    `memory_bytes` is resident, `connected_clients` counts TCP connections to the endpoint. What is not known is null."""
+    `memory_bytes` is resident, `connected_clients` counts TCP connections to the endpoint. What is not known is null.
+    `groups_error` says why no groups are served, while their log cannot be read."""
 
     version: str
     now_ms: int
@@ -68,6 +70,7 @@ class BrokerState(msgspec.Struct, forbid_unknown_fields=True):
     topics: int
     partitions: int
     groups: int
+    groups_error: str | None
 
 
 class Session(msgspec.Struct, forbid_unknown_fields=True):
@@ -82,7 +85,7 @@ async def get_broker(backend: Backend, given: Given) -> BrokerState:
     health = backend.health()
     process = await asyncio.to_thread(measure, backend.endpoint)
     topics = (await backend.ask(Metadata(), MetadataReply)).topics
-    groups = (await backend.ask(ListGroups(), ListGroupsReply)).groups
+    groups, groups_error = await group_listings(backend)
     return BrokerState(
         version=logsvc.__version__,
         now_ms=backend.clock.wall_ms(),
@@ -102,6 +105,7 @@ async def get_broker(backend: Backend, given: Given) -> BrokerState:
         topics=len(topics),
         partitions=sum(topic.partition_count for topic in topics),
         groups=len(groups),
+        groups_error=groups_error,
     )
 
 

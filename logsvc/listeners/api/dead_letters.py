@@ -28,9 +28,10 @@ from logsvc.listeners.api.shown import (
 from logsvc.listeners.api.topics import describe, every_topic
 from logsvc.listeners.api.where import Where, parse_where
 from logsvc_common.batch import RawRecord
-from logsvc_common.errors import InvalidRequest, UnknownTopic
+from logsvc_common.errors import BrokerError, InvalidRequest, UnknownTopic
 from logsvc_common.letters import Letter, matches, parse_letter
 from logsvc_common.messages import (
+    LetterTopic,
     ListRedrives,
     ListRedrivesReply,
     PartitionDescription,
@@ -131,7 +132,7 @@ class Purged(msgspec.Struct, forbid_unknown_fields=True):
 
 async def list_dead_letters(backend: Backend, given: Given) -> LetterPiles:
     """List the dead-letter topics"""
-    known = {letters.dead_letter_topic: letters for letters in (await backend.ask(ListRedrives(), ListRedrivesReply)).letters}
+    known = await _known(backend)
     piles = []
     async for topic in every_topic(backend, is_dead_letter):
         pile = await read_pile(backend, topic, known.get(topic.topic))
@@ -153,6 +154,15 @@ async def list_dead_letters(backend: Backend, given: Given) -> LetterPiles:
             )
         )
     return LetterPiles(piles)
+
+
+async def _known(backend: Backend) -> dict[str, LetterTopic]:
+    """What the groups say of their letters, by topic; nothing while groups cannot be served: the letters can be read."""
+    try:
+        found = (await backend.ask(ListRedrives(), ListRedrivesReply)).letters
+    except BrokerError:
+        return {}
+    return {letters.dead_letter_topic: letters for letters in found}
 
 
 async def find_dead_letter_topic(backend: Backend, name: str) -> TopicDescription:

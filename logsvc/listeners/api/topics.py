@@ -10,9 +10,11 @@ from logsvc.listeners.api.backend import Backend, checked
 from logsvc.listeners.api.confirm import Confirm, check_confirm
 from logsvc.listeners.api.history import TopicHistory, topic_history
 from logsvc.listeners.api.operations import Given, Operation
+from logsvc_common.errors import BrokerError
 from logsvc_common.messages import (
     LAST_RECORD,
     DeleteTopic,
+    GroupListing,
     ListGroups,
     ListGroupsReply,
     ListOffsets,
@@ -71,7 +73,7 @@ class Partition(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class TopicDetail(Topic, forbid_unknown_fields=True):
-    """A topic with its settings, its partitions, and the names of the groups that read it."""
+    """A topic with its settings, its partitions, and the names of the groups that read it, as far as groups can be served."""
 
     config: dict[str, str]
     partition_list: list[Partition]
@@ -142,7 +144,7 @@ async def list_topics(backend: Backend, given: Given) -> Topics:
 async def get_topic(backend: Backend, given: Given) -> TopicDetail:
     """Describe a topic"""
     found = await describe(backend, given.path["topic"])
-    groups = (await backend.ask(ListGroups(), ListGroupsReply)).groups
+    groups, _ = await group_listings(backend)
     return TopicDetail(
         **msgspec.structs.asdict(_topic(backend, found)),
         config=found.config,
@@ -150,6 +152,14 @@ async def get_topic(backend: Backend, given: Given) -> TopicDetail:
         groups=sorted(group.group for group in groups if found.topic in group.topics),
         history=topic_history(backend.history, found.topic),
     )
+
+
+async def group_listings(backend: Backend) -> tuple[list[GroupListing], str | None]:
+    """Every group; none, and why, when their log cannot be read: topics are served all the same."""
+    try:
+        return (await backend.ask(ListGroups(), ListGroupsReply)).groups, None
+    except BrokerError as error:
+        return [], error.message
 
 
 async def _partitions(backend: Backend, topic: TopicDescription) -> list[Partition]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from logsvc.listeners.api import scan
+from logsvc.testing.simulated_disk import SimulatedDisk
 from logsvc_common.batch import RecordData
 from logsvc_common.messages import (
     JOIN_EPOCH,
@@ -236,7 +237,7 @@ def test_a_redrive_asked_for_twice_under_one_id_is_one(api: World) -> None:
 
 
 def test_a_slow_redrive_is_cancelled_where_it_is(api: World) -> None:
-    dead = failed(api, "r3", "slow")
+    dead = failed(api, "r3", "slow", partitions=4)
     begun = api.post(f"/api/v1/dead-letters/{dead}/redrive", {"rate": 1}).json
     cancelled = api.post(f"/api/v1/redrives/{begun['id']}/cancel").json
     assert (cancelled["id"], cancelled["state"]) == (begun["id"], "cancelled")
@@ -333,3 +334,27 @@ def test_an_unknown_group_is_404_and_a_name_that_cannot_be_is_400(api: World) ->
         assert (answer.status, answer.code) == (404, "UNKNOWN_GROUP")
     assert api.get("/api/v1/groups/a%20b").status == 400
     assert api.post("/api/v1/groups/nope/resume").status == 404
+
+
+def test_topics_and_letters_are_served_while_the_groups_log_cannot_be_read() -> None:
+    # Given letters of a group, and a log of the groups that has rotted while the broker was down
+    disk = SimulatedDisk()
+    with world(disk=disk) as before:
+        dead = failed(before, "still", "lost")
+    path = "/data/__logsvc_groups-0/00000000000000000000.log"
+    content = bytearray(disk.content(path))
+    content[100] ^= 0xFF
+    disk.set_content(path, bytes(content))
+    with world(disk=disk) as after:
+        # When groups are asked for, then the reason is told with what to do.
+        for target in ("/api/v1/groups", "/api/v1/groups/lost", "/api/v1/redrives"):
+            answer = after.get(target)
+            assert (answer.status, answer.code) == (503, "PARTITION_CORRUPT")
+            assert "logsvc verify" in answer.message
+        # Everything else is there.
+        assert "logsvc verify" in after.get("/api/v1/broker").json["groups_error"]
+        assert after.get("/api/v1/topics/still").json["groups"] == []
+        (pile,) = after.get("/api/v1/dead-letters").json["topics"]
+        assert (pile["topic"], pile["group"], pile["letters"]) == (dead, "lost", 3)
+        assert len(after.get(letters_of(dead)).json["letters"]) == 3
+        assert after.post(f"/api/v1/dead-letters/{dead}/redrive").status == 503
