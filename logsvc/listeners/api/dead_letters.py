@@ -15,7 +15,7 @@ import msgspec
 from logsvc.listeners.api.backend import Backend
 from logsvc.listeners.api.confirm import Confirm, check_confirm
 from logsvc.listeners.api.operations import Given, Operation
-from logsvc.listeners.api.piles import read_pile
+from logsvc.listeners.api.piles import PILES_MS_MAX, read_pile
 from logsvc.listeners.api.scan import Page, Pick, fill, find_time, new_page
 from logsvc.listeners.api.shown import (
     Bytes,
@@ -131,11 +131,15 @@ class Purged(msgspec.Struct, forbid_unknown_fields=True):
 
 
 async def list_dead_letters(backend: Backend, given: Given) -> LetterPiles:
-    """List the dead-letter topics"""
+    """List the dead-letter topics
+
+    Their letters are looked at for up to two seconds; the ages and errors of a topic that was not reached come later.
+    """
     known = await _known(backend)
+    deadline_ms = backend.clock.monotonic_ms() + PILES_MS_MAX
     piles = []
     async for topic in every_topic(backend, is_dead_letter):
-        pile = await read_pile(backend, topic, known.get(topic.topic))
+        pile = await read_pile(backend, topic, known.get(topic.topic), deadline_ms)
         piles.append(
             LetterPile(
                 topic=topic.topic,

@@ -8,20 +8,25 @@ from collections.abc import Sequence
 
 from logsvc.listeners.api.backend import Backend
 from logsvc.listeners.api.scan import Page, Pick, fill, new_page
+from logsvc.listeners.api.topics import record_count
 from logsvc_common.batch import RawRecord
 from logsvc_common.errors import LogsvcError
 from logsvc_common.letter_pile import ERRORS_LETTERS_MAX, Pile
 from logsvc_common.letters import Letter, parse_letter
 from logsvc_common.messages import LetterTopic, PartitionDescription, TopicDescription
 
+PILES_MS_MAX = 2_000  # for the piles of one list; those not reached have their turn when it is asked for again
 PILE_LETTERS_MAX = 5_000  # read for one pile, all its partitions together
 
 
-async def read_pile(backend: Backend, topic: TopicDescription, known: LetterTopic | None) -> Pile:
-    """The letters of `topic`, with what the group's coordinator knows of them."""
+async def read_pile(backend: Backend, topic: TopicDescription, known: LetterTopic | None, deadline_ms: int) -> Pile:
+    """The letters of `topic`, with what the group's coordinator knows of them. After `deadline_ms`, monotonic, nothing is read:
+    a pile that is not kept has its number of letters only."""
     key = (*((part.start_offset, part.end_offset) for part in topic.partitions),)
     pile = backend.piles.get(topic.topic, key)
-    if pile is None:
+    if pile is None and backend.clock.monotonic_ms() >= deadline_ms:
+        pile = Pile(topic.topic, record_count(topic.partitions))
+    elif pile is None:
         pile = await _count(backend, topic.topic, topic.partitions)
         backend.piles.put(topic.topic, key, pile)
     if known is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from logsvc.listeners.api import scan
+from logsvc.listeners.api import dead_letters, scan
 from logsvc.testing.simulated_disk import SimulatedDisk
 from logsvc_common.batch import RecordData
 from logsvc_common.messages import (
@@ -87,6 +87,20 @@ def test_dead_letter_topics_are_listed_with_their_commonest_errors(api: World) -
         "message": "ValueError: c is odd",
         "exception_class": "ValueError",
     }
+
+
+def test_a_pile_that_there_was_no_time_for_has_its_number_only(api: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = failed(api, "d0", "hurried")
+
+    def pile() -> Any:
+        (found,) = [pile for pile in api.get("/api/v1/dead-letters").json["topics"] if pile["topic"] == dead]
+        return found
+
+    with monkeypatch.context() as hurry:
+        hurry.setattr(dead_letters, "PILES_MS_MAX", 0)
+        hurried = pile()
+        assert (hurried["letters"], hurried["group"], hurried["oldest_ms"], hurried["top_errors"]) == (3, "hurried", None, [])
+    assert len(pile()["top_errors"]) == 2
 
 
 def test_a_pile_is_counted_anew_when_letters_come_or_go(api: World) -> None:
