@@ -44,26 +44,30 @@ async def _count(backend: Backend, topic: str, partitions: Sequence[PartitionDes
             continue
         newest = max(part.start_offset, part.end_offset - min(ERRORS_LETTERS_MAX, left))
         try:
-            if newest > part.start_offset:  # the oldest letter is not among the newest
-                for letter in await _letters(backend, topic, part.partition, part.start_offset, 1, part.end_offset):
-                    pile.add(letter)
-            for letter in await _letters(backend, topic, part.partition, newest, left, part.end_offset):
-                left -= 1
+            page = await _read(backend, topic, part, newest, left)
+            left -= len(page.items)
+            for letter in page.items:
                 pile.add(letter)
                 pile.count(letter)
-        except LogsvcError:
+            # The ages are those of the first and the last letter, whatever lies between.
+            for offset in (part.start_offset, part.end_offset - 1):
+                if not newest <= offset < page.position:
+                    for letter in (await _read(backend, topic, part, offset, 1)).items:
+                        pile.add(letter)
+        except LogsvcError as error:
+            if error.retriable:
+                raise
             # It cannot be read; that is told by the topic's state, and its other partitions still count.
-            continue
     return pile
 
 
-async def _letters(backend: Backend, topic: str, partition: int, begin: int, limit: int, end: int) -> list[Letter]:
-    page: Page[Letter] = new_page(backend, begin, end, limit)
+async def _read(backend: Backend, topic: str, part: PartitionDescription, begin: int, limit: int) -> Page[Letter]:
+    page: Page[Letter] = new_page(backend, begin, part.end_offset, limit)
 
     def pick(record: RawRecord) -> Pick[Letter]:
         # Only what is counted is kept: a letter's record may be large.
         letter = parse_letter(record.offset, record.timestamp, None, None, record.headers)
         return Pick(letter._replace(headers=(), stacktrace=None), 0)
 
-    await fill(backend, topic, partition, page, pick)
-    return page.items
+    await fill(backend, topic, part.partition, page, pick)
+    return page

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from logsvc.listeners.api import dead_letters, scan
+from logsvc.listeners.api import dead_letters, piles, scan
 from logsvc.testing.simulated_disk import SimulatedDisk
 from logsvc_common.batch import RecordData
 from logsvc_common.messages import (
@@ -101,6 +101,21 @@ def test_a_pile_that_there_was_no_time_for_has_its_number_only(api: World, monke
         hurried = pile()
         assert (hurried["letters"], hurried["group"], hurried["oldest_ms"], hurried["top_errors"]) == (3, "hurried", None, [])
     assert len(pile()["top_errors"]) == 2
+
+
+def test_a_pile_too_large_to_count_tells_the_ages_of_its_first_and_last_letters(
+    api: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given letters of which only some may be looked at
+    dead = failed(api, "d10", "large")
+    api.produce(dead, [RecordData(b"", timestamp_ms=5)])
+    api.produce(dead, [RecordData(b"", timestamp_ms=1 << 42)])
+    monkeypatch.setattr(piles, "ERRORS_LETTERS_MAX", 3)
+    monkeypatch.setattr(scan, "SCANNED_BYTES_MAX", 1)
+    # When they are listed, then the newest is the last one all the same.
+    (pile,) = [pile for pile in api.get("/api/v1/dead-letters").json["topics"] if pile["topic"] == dead]
+    assert (pile["letters"], pile["newest_ms"]) == (5, 1 << 42)
+    assert sum(error["count"] for error in pile["top_errors"]) < 3
 
 
 def test_a_pile_is_counted_anew_when_letters_come_or_go(api: World) -> None:
