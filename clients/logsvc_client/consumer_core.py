@@ -127,6 +127,7 @@ class ConsumerCore:
                 if tp not in wanted:
                     engine.fetcher.remove(tp)
                     engine.progress.pop(tp, None)
+                    engine.kept.drop_partition(tp)
             for tp in wanted:
                 if tp not in engine.fetcher.partitions:
                     engine.begin(tp)

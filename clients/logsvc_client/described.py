@@ -7,6 +7,8 @@ from types import CodeType
 ERROR_CHARACTERS_MAX = 4_096
 STACKTRACE_CHARACTERS_MAX = 16_384
 FRAMES_REMEMBERED_MAX = 1_024
+# With the place in the source, with suggestions, with the errors inside.
+_SAID_IN_FULL = (SyntaxError, NameError, AttributeError, ImportError, BaseExceptionGroup)
 
 
 def described(error: BaseException | str) -> tuple[str, str, str]:
@@ -24,7 +26,17 @@ def _stacktrace(error: BaseException) -> str:
     frames = [_frame_text(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     if not frames or error.__cause__ is not None or error.__context__ is not None:
         return "".join(traceback.format_exception(error))
-    return "".join(["Traceback (most recent call last):\n", *frames, *traceback.format_exception_only(error)])
+    return "".join(["Traceback (most recent call last):\n", *frames, *_last_lines(error)])
+
+
+def _last_lines(error: BaseException) -> list[str]:
+    """The class and the message. `traceback` is asked only where it has more to say: it looks at the whole exception first."""
+    if hasattr(error, "__notes__") or isinstance(error, _SAID_IN_FULL):
+        return traceback.format_exception_only(error)
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ in ("__main__", "builtins") else f"{kind.__module__}.{kind.__qualname__}"
+    text = str(error)
+    return [f"{name}: {text}\n" if text else f"{name}\n"]
 
 
 @lru_cache(maxsize=FRAMES_REMEMBERED_MAX)

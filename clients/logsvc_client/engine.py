@@ -16,6 +16,7 @@ from functools import partial
 
 from logsvc_client.commits import Commits
 from logsvc_client.fetcher import COMMITTED, Fetcher, SentFetch, names
+from logsvc_client.kept import KeptRecords
 from logsvc_client.membership import Membership
 from logsvc_client.positions import Positions
 from logsvc_client.progress import PartitionProgress
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 
 METADATA_MAX_AGE_MS = 300_000
 METADATA_RETRY_MS = 1_000
+TOGETHER_MS = 5  # between commits of verdicts while the user has other records to handle: what comes meanwhile goes together
 
 Send = Callable[[], None]
 
@@ -79,8 +81,11 @@ class Engine:
         self._commits = Commits(group, membership) if group is not None else None
         self._commit_interval_ms = auto_commit_interval_ms
         self._commit_at_ms = 0
+        self._verdicts_at_ms = 0
+        self.hungry = True  # the user waits for records: whatever may bring some is done at once
         self._commit_waiters: list[Future[None]] = []
         self._commit_waiters_under_way: list[Future[None]] = []
+        self.kept = KeptRecords()
         self.redelivery = Redelivery(self)
         self._positions = Positions(self)
         self._connect_by_ms = transport.now_ms() + connect_timeout_ms
@@ -116,7 +121,7 @@ class Engine:
     def begin(self, tp: TopicPartition) -> None:
         """Begin with a partition where the group, or `auto_offset_reset`, says."""
         if self.group is not None:
-            self.progress[tp] = PartitionProgress(tp)
+            self.progress[tp] = PartitionProgress(tp, kept=self.kept)
             self.fetcher.add(tp, COMMITTED)
         else:
             self.fetcher.add(tp, self.fetcher.start_anywhere())
@@ -145,6 +150,17 @@ class Engine:
             self._commit_waiters.append(told)
             self.transport.wake()
         return told
+
+    def tell_soon(self) -> None:
+        """A verdict is to be told: now, or with the others of these few milliseconds."""
+        if self.hungry or self.transport.now_ms() >= self._verdicts_at_ms:
+            self.transport.wake()
+
+    def set_hungry(self, hungry: bool) -> None:
+        """Whether the user waits for records."""
+        if hungry and not self.hungry:
+            self.transport.wake()
+        self.hungry = hungry
 
     def _all_progress(self) -> list[PartitionProgress]:
         return [*self.revoking.values(), *self.progress.values()]
@@ -211,8 +227,10 @@ class Engine:
             times.append(self.redelivery.next_due_ms())
         if self._commits is not None:
             times.append(self._commits.next_due_ms())
-            if self._commit_interval_ms is not None and not self._commits.busy:
-                times.append(self._commit_at_ms)
+            if not self._commits.busy:
+                times.append(self._verdicts_at_ms)
+                if self._commit_interval_ms is not None:
+                    times.append(self._commit_at_ms)
         if self._discover and not self._discovering:
             times.append(self._discover_at_ms)
         # A time that has passed is waited for by an event, not by the clock, or it would have been acted on.
@@ -267,6 +285,8 @@ class Engine:
         self.on_changed()
         for tp in list(self.fetcher.partitions):
             self.fetcher.remove(tp)
+        for progress in self._all_progress():
+            self.kept.drop_partition(progress.tp)
         self.progress.clear()
         self.revoking.clear()
         self.redelivery.due.clear()
@@ -279,6 +299,7 @@ class Engine:
         for tp, progress in list(self.revoking.items()):
             if progress.settled and not progress.in_hand:
                 del self.revoking[tp]
+                self.kept.drop_partition(tp)
                 self._tell_owned()
 
     def _tell_owned(self) -> None:
@@ -328,9 +349,11 @@ class Engine:
             interval_ms = self._commit_interval_ms
             timely = interval_ms is not None and now_ms >= self._commit_at_ms
             everything = self._all_progress()
-            if timely or self._commit_waiters or self.revoking or any(p.urgent or p.names_next for p in everything):
+            told = self.hungry or now_ms >= self._verdicts_at_ms
+            if timely or self._commit_waiters or self.revoking or any((p.urgent and told) or p.names_next for p in everything):
                 if timely:
                     self._commit_at_ms = now_ms + (interval_ms or 0)
+                self._verdicts_at_ms = now_ms + TOGETHER_MS
                 waiters, self._commit_waiters = self._commit_waiters, []
                 if not commits.begin(everything, self.retry):
                     return [partial(waiter.set_result, None) for waiter in waiters]
@@ -347,7 +370,10 @@ class Engine:
             if errors is None:
                 return
             for part in sent.partitions:
-                self.update_held(TopicPartition(part.topic, part.partition))
+                tp = TopicPartition(part.topic, part.partition)
+                self.update_held(tp)
+                if tp in self.progress:
+                    self.redelivery.collect(self.progress[tp])
             waiters, self._commit_waiters_under_way = self._commit_waiters_under_way, []
             if errors:
                 log.warning("group %s: a commit failed: %s", self.group, errors[0])

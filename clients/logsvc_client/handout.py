@@ -49,6 +49,7 @@ class Handout:
         self._sorted = False
         self.cursor = -1  # iteration: how many of the list have been given to the user, or parked; -1: all
         self.restless = False  # records taken must be looked at again before they are handled
+        self.stirred: set[bytes | None] = set()  # when not restless: those of these keys must
         self.turn = 0  # counts takes and seeks: a list taken in an earlier turn is not to be gone on with
         self.calm: object = object()  # what an iteration compares, record by record: changes when it must look closer
 
@@ -82,6 +83,7 @@ class Handout:
                 return self._list[:records_max]
             # What is taken now is sorted while it is: nothing has to be looked at again, as long as nothing happens meanwhile.
             self._sorted = all_judged and not self._isolation.busy
+            self.stirred.clear()
             self.restless = self.restless and not self._sorted
             alone: list[Record] = []
             if self._isolation.busy:
@@ -92,7 +94,7 @@ class Handout:
             return records
         while len(records) < records_max:
             with engine.lock:
-                partition = engine.fetcher.next_readable()
+                partition = None if engine.redelivery.behind else engine.fetcher.next_readable()
                 if partition is None:
                     if not records:
                         engine.fetcher.raise_error()
@@ -111,6 +113,7 @@ class Handout:
                     self._isolation.plan(one_by_one=one_by_one)
                 else:
                     self._hand_out(partition, records, records_max, one_by_one)
+        engine.set_hungry(not records)
         return records
 
     def _take_alone(self, one_by_one: bool) -> list[Record]:
@@ -215,15 +218,16 @@ class Handout:
 
     def _admitted(self, progress: PartitionProgress, handed: list[Record]) -> list[Record]:
         keyed = self._engine.retry.ordering == "key"
-        admitted = [record for record in handed if not progress.sort_out(record, keyed=keyed)]
+        admitted = progress.sort_out(handed, keyed=keyed)
         if progress.urgent:
-            self._engine.transport.wake()
+            self._engine.tell_soon()
         return admitted
 
     def _take_due(self, records_max: int, one_by_one: bool) -> list[Record]:
         records = self._isolation.released(records_max) if one_by_one else []
         self._list, self._due, self._runs, self.cursor = records, [], [], -1
         due = self._engine.redelivery.due
+        was_full = self._engine.redelivery.full
         for _ in range(len(due)):
             if len(records) >= records_max:
                 break
@@ -234,7 +238,7 @@ class Handout:
                 records.append(record)
                 if not one_by_one:
                     self._due.append(progress)
-        if due or records:
+        if was_full and records:
             self._engine.transport.wake()  # There is room for more of them.
         return records
 
@@ -272,7 +276,7 @@ class Handout:
             if engine.retry.ordering == "key" and progress.waits(record.key):
                 progress.park(record)
                 self._isolation.over(record)
-                engine.transport.wake()
+                engine.tell_soon()
                 return False
             progress.deferred.pop(record.offset, None)
             return True
@@ -322,6 +326,7 @@ class Handout:
         for progress, record in self._given_due.values():
             if assigned.get(progress.tp) is progress and progress.is_redelivered(record):
                 progress.finish(record)
+                self._engine.redelivery.collect(progress)
                 self._engine.update_held(progress.tp)
         self._given, self._given_due = {}, {}
 
@@ -334,11 +339,14 @@ class Handout:
         with engine.lock:
             progress = engine.progress.get(tp) or engine.revoking.get(tp)
             if progress is not None:
-                progress.finish(record)
+                urgent = progress.finish(record)
                 self._isolation.over(record)
-                if progress.urgent or tp in engine.revoking:
-                    engine.update_held(tp)
+                if tp in engine.revoking:
                     engine.transport.wake()
+                elif urgent:
+                    engine.redelivery.collect(progress)
+                    engine.update_held(tp)
+                    engine.tell_soon()
 
     def fail(self, record: Record, error: BaseException | str) -> None:
         """A record has failed: the group's retry policy decides what happens to it. The broker is told at once."""
@@ -353,9 +361,12 @@ class Handout:
                 return  # The partition is another member's: it gets the record too.
             progress.fail(record, message, exception_class, stacktrace)
             self._isolation.over(record)
-            self.unsettle()
+            if self._sorted and engine.retry.ordering == "key":
+                self.stirred.add(record.key)
+            else:
+                self.unsettle()
             engine.update_held(tp)
-            engine.transport.wake()
+            engine.tell_soon()
 
     def put_back(self, record: Record) -> None:
         """A record taken one by one goes back unspent: nobody will say what became of it, and the next owner gets it."""

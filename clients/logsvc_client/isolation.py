@@ -163,7 +163,7 @@ class Isolation:
                 continue
             while partition.decoded_at < len(partition.decoded):
                 record = partition.decoded[partition.decoded_at]
-                if not progress.sort_out(record, keyed=keyed):
+                if progress.sort_out([record], keyed=keyed):
                     # To the back of the line.
                     engine.fetcher.set_isolated(partition, False)
                     engine.fetcher.set_isolated(partition, True)

@@ -4,9 +4,9 @@
 redelivered ones that are done collect until the next Commit, which carries them together with the progress that passes
 them: the committed offset never passes a failure that the broker has not recorded.
 
-Order. `outstanding` holds the records that failed or were parked and are not done. While a key has one, later records of
-that key are parked behind it (`ordering=key`); under `partition` the partition is held. Redelivered records come from the
-broker, which keeps the order among them.
+Order. `Lanes` has the records that failed or were parked and are not done. While a key has one, later records of that key are
+parked behind it (`ordering=key`); under `partition` the partition is held. Redelivered records come from the broker, and are
+`ready` to go to the user when none of their key is before them.
 
 Isolated (a record of the partition seems to kill its consumers): the one record that is to be handed out next is named to the
 broker beforehand, as `attempting` of a commit, and may be handed out when that commit's answer is there (`allowed`).
@@ -18,6 +18,8 @@ committed offset, or are outstanding and come by redelivery.
 from collections import deque
 from collections.abc import Iterable
 
+from logsvc_client.kept import KeptRecords
+from logsvc_client.lanes import Lanes
 from logsvc_client.records import Record, TopicPartition
 from logsvc_common.keys import murmur2
 from logsvc_common.messages import CommitPartition, CommitResult, Failure, FetchOffsetsResult, Parked
@@ -28,7 +30,7 @@ RESOLVED_STATES = frozenset({"dead_lettered", "discarded", "done"})
 
 
 class PartitionProgress:
-    """One partition of one member."""
+    """One partition of one member. `kept`: where its failed and parked records stay until they are due again."""
 
     __slots__ = (
         "_abandoned",
@@ -42,8 +44,8 @@ class PartitionProgress:
         "_failed",
         "_finished",
         "_handed",
+        "_kept",
         "_lanes",
-        "_outstanding",
         "_parked",
         "_redelivered",
         "_told",
@@ -53,11 +55,13 @@ class PartitionProgress:
         "full",
         "handled",
         "isolated",
+        "ready",
         "tp",
     )
 
-    def __init__(self, tp: TopicPartition, handled: int = -1) -> None:
+    def __init__(self, tp: TopicPartition, handled: int = -1, *, kept: KeptRecords | None = None) -> None:
         self.tp = tp
+        self._kept = KeptRecords() if kept is None else kept
         self.handled = handled
         self.full = False  # the broker wants no new records read
         self.isolated = False  # one record at a time, each named before
@@ -71,8 +75,8 @@ class PartitionProgress:
         self._parked: dict[int, Parked] = {}
         self._done: list[int] = []
         self._committing = False
-        self._outstanding: dict[int, int | None] = {}
-        self._lanes: dict[int, int] = {}  # how many outstanding records each key has
+        self._lanes = Lanes()
+        self.ready: deque[Record] = deque()  # redelivered records whose turn has come, for whoever hands them out
         self._ahead: set[int] = set()
         self._redelivered: dict[int, Record] = {}  # by offset, in the user's hands or on their way there
         self._handed: deque[int] = deque()  # new records in the user's hands, one by one (`run`)
@@ -89,7 +93,7 @@ class PartitionProgress:
             if entry.offset >= result.committed:
                 self._ahead.add(entry.offset)
             if entry.state in UNFINISHED_STATES:
-                self._add_outstanding(entry.offset, entry.key_hash)
+                self._lanes.add(entry.offset, entry.key_hash)
 
     def begin(self, offset: int) -> None:
         """Reading begins, or goes on after a seek, at `offset`."""
@@ -104,30 +108,34 @@ class PartitionProgress:
     @property
     def quiet(self) -> bool:
         """True when nothing stands in the way of any record: the usual case, in which nothing is looked at one by one."""
-        return not self._outstanding and not self._ahead
+        return not self._lanes and not self._ahead
 
     @property
     def failing(self) -> bool:
         """True while a failed or parked record is not done."""
-        return bool(self._outstanding)
+        return bool(self._lanes)
 
     def skips(self, offset: int) -> bool:
         """True for a record just read that is not to be handed out: it is done, or comes by redelivery."""
         return offset in self._ahead
 
-    def sort_out(self, record: Record, *, keyed: bool) -> bool:
-        """True for a record just read that is not to be handed out: it is skipped, or parked behind its key."""
-        if self.skips(record.offset):
-            self.skip(record.offset)
-            return True
-        if keyed and self.waits(record.key):
-            self.park(record)
-            return True
-        return False
+    def sort_out(self, records: list[Record], *, keyed: bool) -> list[Record]:
+        """Those of the records just read that are to be handed out; the others are skipped, or parked behind their key."""
+        if not self._ahead and not (keyed and self._lanes.any_waits(records)):
+            return records
+        handed_out = []
+        for record in records:
+            if record.offset in self._ahead:
+                self.skip(record.offset)
+            elif keyed and self._lanes.waits(record.key):
+                self.park(record)
+            else:
+                handed_out.append(record)
+        return handed_out
 
     def waits(self, key: bytes | None) -> bool:
         """True while an earlier record of this key is outstanding."""
-        return key is not None and bool(self._lanes) and murmur2(key) in self._lanes
+        return self._lanes.waits(key)
 
     def defer(self, record: Record) -> None:
         """A new record handed out one by one may not be begun now."""
@@ -140,29 +148,29 @@ class PartitionProgress:
         key_hash = murmur2(record.key)
         return any(offset < record.offset and each == key_hash for offset, each in self.deferred.items())
 
-    def _add_outstanding(self, offset: int, key_hash: int | None) -> None:
-        if offset not in self._outstanding:
-            self._outstanding[offset] = key_hash
-            if key_hash is not None:
-                self._lanes[key_hash] = self._lanes.get(key_hash, 0) + 1
-
     def _remove_outstanding(self, offset: int) -> None:
-        if offset not in self._outstanding:
-            return
-        key_hash = self._outstanding.pop(offset)
-        if key_hash is not None:
-            self._lanes[key_hash] -= 1
-            if not self._lanes[key_hash]:
-                del self._lanes[key_hash]
+        self._kept.drop(self.tp, offset)
+        following = self._lanes.remove(offset)
+        if following is not None:
+            self._make_ready(following)
+
+    def _make_ready(self, record: Record) -> None:
+        self._redelivered[record.offset] = record
+        self.ready.append(record)
 
     # What happens to records
 
-    def redeliver(self, record: Record, key_hash: int | None, position: int) -> None:
-        """The broker has handed out a failed or parked record again; reading stands at `position`."""
-        self._add_outstanding(record.offset, key_hash)
-        self._redelivered[record.offset] = record
+    def redeliver(self, record: Record, key_hash: int | None, position: int, *, keyed: bool = False) -> None:
+        """The broker has handed out a failed or parked record again; reading stands at `position`. It is `ready` now, or, when
+        `keyed`, in its turn."""
+        self._lanes.add(record.offset, key_hash, record.key)
+        self._kept.drop(self.tp, record.offset)
         if record.offset >= position:
             self._ahead.add(record.offset)
+        if keyed and key_hash is not None and not self._lanes.lead(record.offset, key_hash):
+            self._lanes.follow(record, key_hash)
+        else:
+            self._make_ready(record)
 
     def hand_out(self, offset: int) -> None:
         """A new record goes to the user one by one; `finish`, `fail`, `park` or `skip` will be called for it."""
@@ -173,16 +181,19 @@ class PartitionProgress:
         """A new record that `skips` says is not to be handed out."""
         self._pass(offset)
 
-    def finish(self, record: Record) -> None:
-        """A redelivered record, or one handed out one by one, was handled."""
+    def finish(self, record: Record) -> bool:
+        """A redelivered record, or one handed out one by one, was handled. True when that is to be told soon."""
         held = self._redelivered.get(record.offset)
         if held is None:
             self._counted += self._counted >= 0
             self._pass(record.offset)
-        elif held.attempt == record.attempt:
-            del self._redelivered[record.offset]
-            self._done.append(record.offset)
-            self._remove_outstanding(record.offset)
+            return False
+        if held.attempt != record.attempt:
+            return False
+        del self._redelivered[record.offset]
+        self._done.append(record.offset)
+        self._remove_outstanding(record.offset)
+        return True
 
     def _pass(self, offset: int) -> None:
         """A record handed out one by one is out of the user's hands: progress goes up to the first that is not."""
@@ -214,7 +225,8 @@ class PartitionProgress:
         self._redelivered.pop(offset, None)
         key_hash = None if record.key is None else murmur2(record.key)
         self._failed[offset] = Failure(offset, error, exception_class, stacktrace, key_hash, record.attempt)
-        self._add_outstanding(offset, key_hash)
+        self._lanes.add(offset, key_hash, record.key)
+        self._kept.keep(self.tp, record)
         self._pass(offset)
 
     def park(self, record: Record) -> None:
@@ -222,7 +234,8 @@ class PartitionProgress:
         assert record.key is not None
         key_hash = murmur2(record.key)
         self._parked[record.offset] = Parked(record.offset, key_hash)
-        self._add_outstanding(record.offset, key_hash)
+        self._lanes.add(record.offset, key_hash, record.key)
+        self._kept.keep(self.tp, record)
         self._pass(record.offset)
 
     def is_redelivered(self, record: Record) -> bool:
@@ -335,7 +348,9 @@ class PartitionProgress:
         """Redelivered records (offset, attempt, key hash) that retention has removed: they can only fail."""
         for offset, attempt, key_hash in offsets:
             self._redelivered.pop(offset, None)
-            self._add_outstanding(offset, key_hash)
+            self._lanes.add(offset, key_hash)
+            if key_hash is not None:
+                self._lanes.lead(offset, key_hash)
             self._failed[offset] = Failure(
                 offset,
                 "the record was removed by retention before it could be tried again",

@@ -109,8 +109,9 @@ class Worker:
             for record in records:
                 if self._stopping:
                     return
-                if not handout.restless or handout.admit(record):
-                    self._handle(record)
+                if (handout.restless or record.key in handout.stirred) and not handout.admit(record):
+                    continue
+                self._handle(record)
             if not records and not self._stopping:
                 self._news.wait(RUN_WAIT_SECONDS)
 

@@ -13,8 +13,10 @@ a hand-out is not a failure: after a restart or a change of owner it is simply d
 `logsvc_common.transitions.TRANSITIONS` is the whole of it.
 
 Order is kept in lanes. Under `ordering=key` the lane is the record's key, under `partition` the whole partition, under
-`none` there is none. Only the lowest unfinished offset of a lane can be due. Outcomes keep that order as long as a failure
-comes with the commit that passes it: what was handled, but not committed, ahead of one is read again and may fail then.
+`none` there is none. Only the lowest unfinished offset of a lane can be due. Those of its key that wait for nothing else may go
+out with it, for the consumer to take up one after another, or each would cost a round trip. Outcomes keep that order as long
+as a failure comes with the commit that passes it: what was handled, but not committed, ahead of one is read again and may
+fail then.
 
 `plan` decides without changing anything; `put` and `set_committed` apply what was decided. Due times are wall-clock, since
 they must mean something after a restart; `reanchor` bounds them by the wait that was chosen when the clock has gone back.
@@ -198,16 +200,16 @@ class FailedOffsets:
 
     # Hand out
 
-    def due(self, now_ms: int, limit: int, poll: int = 0, *, alone: bool = False) -> list[DueRecord]:
+    def due(self, now_ms: int, limit: int, poll: int = 0, *, alone: bool = False, behind: int = 0) -> list[DueRecord]:
         """Hand out up to `limit` records that are due, ascending. They are not due again until they fail or are released.
 
         A `poll` other than 0 that was given records before says that the answer was lost: those are handed out again.
-        `alone`: one record, and none while another is out.
+        `alone`: one record, and none while another is out. `behind`: with each, up to so many that wait behind it.
         """
         if poll and poll == self._poll[0]:
             self._release(offset for offset in self._poll[1] if offset in self._delivered)
         if alone:
-            limit = 0 if self._delivered else min(limit, 1)
+            limit, behind = 0 if self.leading_in_hand() else min(limit, 1), 0
         if not self._due or self._counts.get(State.PAUSED) or limit <= 0:
             return []
         taken: list[int] = []
@@ -220,9 +222,27 @@ class FailedOffsets:
         for offset in taken:
             self._withdraw(offset)
         self._delivered.update(taken)
+        if behind:
+            for offset in tuple(taken):
+                taken += self._behind(offset, now_ms, min(behind, limit - len(taken)))
+            self._delivered.update(taken)
         taken.sort()
         self._poll = (poll, taken)
         return self._handed(taken)
+
+    def _behind(self, offset: int, now_ms: int, limit: int) -> list[int]:
+        """What waits for `offset` of the same key and nothing else, in order."""
+        leader = self._entries[offset]
+        queue = None if leader.lane is None else self._lanes[leader.lane]
+        if limit <= 0 or not isinstance(queue, list) or leader.ordering is not Ordering.KEY:
+            return []
+        found: list[int] = []
+        for each in queue[1 : 1 + limit]:
+            entry = self._entries[each]
+            if each in self._delivered or entry.state not in (State.WAITING, State.PARKED) or entry.due_ms > now_ms:
+                break
+            found.append(each)
+        return found
 
     def again(self, poll: int) -> list[DueRecord]:
         """What this poll was given and is still out, because its answer was lost."""
@@ -276,6 +296,10 @@ class FailedOffsets:
     def in_hand(self) -> list[int]:
         """The offsets that are handed out, ascending."""
         return sorted(self._delivered)
+
+    def leading_in_hand(self) -> bool:
+        """True while a record is handed out that waits for no other."""
+        return any(map(self._leads, self._delivered))
 
     def full(self, cap: int, changes: Mapping[int, FailedOffset | None] = NO_CHANGES) -> bool:
         """True when the consumer should take no new records: `cap` entries, a pause, or a failure that holds the partition.

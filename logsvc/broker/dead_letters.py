@@ -6,15 +6,15 @@ its completion finds it instead of writing it again. It keeps the record's key, 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from logsvc.broker.appender import Appender
+from logsvc.broker.record_reader import RecordReader
 from logsvc.broker.redrive import LetterCopy, read_copies
 from logsvc.coordinator.deadletter import identity, letter
 from logsvc.coordinator.events import WriteDeadLetter
 from logsvc.storage.log_directory import LogDirectory
 from logsvc.storage.partition_log import AppendResult, PartitionLog
-from logsvc_common.batch import BatchHeader, RawRecord, check_crc, decode, encode, parse_header, split
+from logsvc_common.batch import RawRecord, decode, encode, parse_header, split
 from logsvc_common.errors import LogsvcError, OffsetOutOfRange, UnknownTopic
 
 SEARCH_BYTES = 1 << 20  # read at a time while looking for a letter
@@ -25,12 +25,6 @@ DEAD_LETTER_SETTINGS = {"max.message.bytes": str(64 << 20), "retention.ms": "-1"
 
 Written = Callable[[int, LogsvcError | None], None]
 """Told the letter's offset once it is durable, or -1 and why it could not be written."""
-
-
-class _Batch(NamedTuple):
-    log: PartitionLog
-    header: BatchHeader
-    records: dict[int, RawRecord]
 
 
 @dataclass(slots=True)
@@ -51,14 +45,19 @@ class DeadLetterWriter:
     """`topic_changed` is called when a dead-letter topic was made or has grown."""
 
     def __init__(
-        self, logs: LogDirectory, appender: Appender, wall_ms: Callable[[], int], topic_changed: Callable[[], None]
+        self,
+        logs: LogDirectory,
+        appender: Appender,
+        reader: RecordReader,
+        wall_ms: Callable[[], int],
+        topic_changed: Callable[[], None],
     ) -> None:
         self._logs = logs
         self._appender = appender
         self._wall_ms = wall_ms
         self._topic_changed = topic_changed
-        # Failures come in runs: the batch they are from is decoded once, and so are the letters they might be among.
-        self._last: _Batch | None = None
+        self._reader = reader
+        # Failures come in runs: the letters they might be among are decoded once.
         self._looked: _Looked | None = None
 
     def write(self, effect: WriteDeadLetter, written: Written) -> None:
@@ -117,15 +116,10 @@ class DeadLetterWriter:
     def _original(self, effect: WriteDeadLetter) -> tuple[RawRecord | None, int]:
         """The failed record and the codec of its batch; None when retention or a deletion has removed it."""
         try:
-            log = self._logs.partition(effect.topic, effect.partition)
-            last = self._last
-            if last is None or last.log is not log or not last.header.base_offset <= effect.offset <= last.header.last_offset:
-                header, batch = next(split(log.read(effect.offset, 1)))
-                check_crc(batch, header)
-                last = self._last = _Batch(log, header, {record.offset: record for record in decode(batch)})
-        except (OffsetOutOfRange, UnknownTopic, StopIteration):
+            record, header = self._reader.find(self._logs.partition(effect.topic, effect.partition), effect.offset)
+        except (OffsetOutOfRange, UnknownTopic):
             return None, 0
-        return last.records.get(effect.offset), last.header.codec
+        return record, header.codec
 
 
 def _batches(log: PartitionLog, offset: int) -> Iterator[memoryview]:

@@ -19,6 +19,7 @@ from logsvc.broker.group_admin import GroupAdmin, answer
 from logsvc.broker.group_views import GroupViews
 from logsvc.broker.lag_clock import SCRAPE_SECONDS_MAX
 from logsvc.broker.parked import Parked
+from logsvc.broker.record_reader import RecordReader
 from logsvc.broker.redrive import read_copies, read_letters
 from logsvc.clock import Clock
 from logsvc.coordinator.coordinator import Coordinator
@@ -31,6 +32,7 @@ from logsvc.coordinator.events import (
     Now,
     Outcome,
     ReadLetters,
+    RecordsRetried,
     RetriesChanged,
     StateRecord,
     Tick,
@@ -44,7 +46,7 @@ from logsvc.metrics import BrokerMetrics, Sample
 from logsvc.storage.log_directory import LogDirectory
 from logsvc.storage.partition_log import PartitionLog
 from logsvc_common.batch import RecordData, check_crc, decode, encode, parse_header, split
-from logsvc_common.errors import CorruptBatch, LogsvcError, OffsetOutOfRange, PartitionCorrupt, UnknownTopic
+from logsvc_common.errors import CorruptBatch, LogsvcError, PartitionCorrupt, UnknownTopic
 from logsvc_common.messages import (
     Api,
     CancelRedrive,
@@ -85,7 +87,8 @@ class GroupsHandler:
         self._clock = clock
         self._metrics = metrics
         self._coordinator = Coordinator(_LogView(logs), unit=unit)
-        self._letters = DeadLetterWriter(logs, appender, clock.wall_ms, self.topics_changed)
+        self._reader = RecordReader()
+        self._letters = DeadLetterWriter(logs, appender, self._reader, clock.wall_ms, self.topics_changed)
         self._parked: Parked[str, tuple[Exchange[FetchRetries], int]] = Parked()
         self._stopping = False
         self._unavailable: LogsvcError | None = None
@@ -178,6 +181,8 @@ class GroupsHandler:
                 self._letters.write(effect, partial(self._letter_written, effect))
             case ReadLetters():
                 self._by_itself(read_letters(self._logs, effect))
+            case RecordsRetried():
+                self._metrics.group(effect.group, effect.topic).retries.inc(effect.count)
             case LettersRedriven():
                 self._metrics.group(effect.group, effect.topic).redriven.inc(effect.count)
 
@@ -235,7 +240,8 @@ class GroupsHandler:
         """Answer with what is due; else park until something may be, at `deadline_ms` (monotonic) the latest."""
         request = exchange.body
         now = self._now()
-        reply = self._coordinator.handle(request, now).reply
+        outcome = self._coordinator.handle(request, now)
+        reply = outcome.reply
         assert isinstance(reply, FetchRetriesReply)
         if not reply.results and now.monotonic_ms < deadline_ms and not self._stopping:
             look_ms = deadline_ms
@@ -244,11 +250,24 @@ class GroupsHandler:
                 look_ms = min(look_ms, now.monotonic_ms + max(1, due_ms - now.wall_ms))
             if self._parked.add((exchange, deadline_ms), [request.group], deadline_ms=look_ms):
                 return
-        frames = [_covering(self._logs, request.group, found) for found in reply.results]
-        for found in reply.results:
-            retried = sum(record.attempt > 1 for record in found.records)
-            self._metrics.group(request.group, found.topic).retries.inc(retried)
+        whole = [] if request.without_records else reply.results
+        frames = [self._batches_of(request.group, found) for found in whole]
+        for effect in outcome.effects:
+            self._effect(effect)
         exchange.reply(reply, frames)
+
+    def _batches_of(self, group: str, due: RetriesResult) -> bytes:
+        """Batches of the records of `due`, which ascend, and of nothing else: a redriven one comes from its dead letter while
+        that is there. Nothing for those that retention has removed."""
+        letters = {record.letter: record.offset for record in due.records if record.letter >= 0}
+        copies = read_copies(self._logs, group, due.topic, due.partition, letters) if letters else {}
+        parts = [copy.as_batch() for _, copy in sorted(copies.items())]
+        try:
+            log = self._logs.partition(due.topic, due.partition)
+        except UnknownTopic:
+            return b""
+        parts += self._reader.batches_of(log, [record.offset for record in due.records if record.offset not in copies])
+        return b"".join(parts)
 
     def _look_again(self, polls: list[tuple[Exchange[FetchRetries], int]], *, answer: bool = False) -> None:
         """Poll again for those that wait; with `answer`, answer them whatever there is."""
@@ -314,30 +333,6 @@ def _records(log: PartitionLog) -> Iterator[StateRecord]:
                 assert record.key is not None, "a state record without a key"
                 yield StateRecord(record.key, record.value)
             offset = header.next_offset
-
-
-def _covering(logs: LogDirectory, group: str, due: RetriesResult) -> bytes:
-    """The batches that hold the records of `due`, which ascend: a redriven one comes from its dead letter while that is there.
-    Nothing for those that retention has removed."""
-    letters = {record.letter: record.offset for record in due.records if record.letter >= 0}
-    copies = read_copies(logs, group, due.topic, due.partition, letters) if letters else {}
-    parts = [copy.as_batch() for _, copy in sorted(copies.items())]
-    try:
-        log = logs.partition(due.topic, due.partition)
-    except UnknownTopic:
-        return b""
-    covered = -1
-    for record in due.records:
-        if record.offset <= covered or record.offset in copies:
-            continue
-        try:
-            data = log.read(record.offset, 1)
-        except OffsetOutOfRange:
-            continue
-        parts.append(data)
-        for header, _ in split(data):
-            covered = header.last_offset
-    return b"".join(parts)
 
 
 class _LogView:

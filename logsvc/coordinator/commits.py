@@ -65,6 +65,7 @@ def commit(group: Group, request: Commit, given: Deciding) -> Outcome:
     results: list[CommitResult] = []
     breaker_was = group.flood.breaker.state
     judged = False
+    amid_successes = any(part.done or part.handled > 0 for part in request.partitions)
     for part in request.partitions:
         progress = group.progress_of(part.topic, part.partition)
         try:
@@ -74,7 +75,7 @@ def commit(group: Group, request: Commit, given: Deciding) -> Outcome:
         except LogsvcError as error:
             results.append(_refused(part, progress.failed.committed, error))
             continue
-        plan, probed = _plan(group, part, progress, policy, given)
+        plan, probed = _plan(group, part, progress, policy, given, amid_successes)
         judged |= probed
         if plan.changes or plan.committed != progress.failed.committed:
             _record(group.name, part, progress, plan, given, records, effects)
@@ -84,15 +85,18 @@ def commit(group: Group, request: Commit, given: Deciding) -> Outcome:
     return Outcome(records, CommitReply(results), effects)
 
 
-def _plan(group: Group, part: CommitPartition, progress: Progress, policy: RetryPolicy, given: Deciding) -> tuple[Plan, bool]:
-    """The plan for one partition, counted by the breaker; and whether that was about a probe."""
+def _plan(
+    group: Group, part: CommitPartition, progress: Progress, policy: RetryPolicy, given: Deciding, amid_successes: bool
+) -> tuple[Plan, bool]:
+    """The plan for one partition, counted by the breaker; and whether that was about a probe. `amid_successes`: the same commit
+    tells of records that were handled, here or in another partition."""
     flood, now_ms = group.flood, given.now.monotonic_ms
     handled = _newly_handled(progress, part, given.logs)
     flood.breaker.succeeded(handled + len(part.done), now_ms)
     if not part.failed:
         plan = progress.failed.plan(part, policy, given.now.wall_ms, given.unit)
     else:
-        spends = partial(flood.breaker.failed, now_ms, amid_successes=handled > 0)
+        spends = partial(flood.breaker.failed, now_ms, amid_successes=amid_successes or handled > 0)
         plan = progress.failed.plan(part, policy, given.now.wall_ms, given.unit, spends)
     if flood.closed:
         return plan, False

@@ -201,7 +201,7 @@ class Coordinator:
     def _fetch_retries(self, request: FetchRetries, now: Now) -> Outcome:
         group = self._groups.get(request.group)
         if group is not None:
-            return Outcome([], offsets.fetch_retries(group, request, now, self._logs, self._limits), ())
+            return offsets.fetch_retries(group, request, now, self._logs, self._limits)
         if not offsets.is_outside(request):
             raise UnknownMember(f"group {check_group(request.group)} has no members")
         return Outcome([], FetchRetriesReply([]), ())

@@ -193,7 +193,16 @@ class LettersRedriven:
     count: int
 
 
-Effect = WriteDeadLetter | RetriesChanged | ReadLetters | LettersRedriven
+@dataclass(frozen=True, slots=True)
+class RecordsRetried:
+    """So many records of a topic that had failed are handed out to be tried again."""
+
+    group: str
+    topic: str
+    count: int
+
+
+Effect = RecordsRetried | WriteDeadLetter | RetriesChanged | ReadLetters | LettersRedriven
 
 
 class Outcome(NamedTuple):

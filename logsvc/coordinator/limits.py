@@ -15,6 +15,9 @@ class CoordinatorLimits:
     `failures_per_partition_max` is where a partition says it is full and consumers stop reading on; a commit that would
     leave more than `failures_per_partition_refused` is refused, for consumers that do not stop.
 
+    A fetch of retries brings at most `retries_per_fetch_max`, and with each record up to `retries_behind_max` of its key that
+    wait for it.
+
     `suspect_deaths` consumers that die with records of a partition in hand isolate it. `suspect_records_max` are under
     suspicion from the committed offset on, and `suspect_in_hand_max` of the retries that were out.
 
@@ -29,6 +32,7 @@ class CoordinatorLimits:
     failures_per_partition_max: int = 10_000
     failures_per_partition_refused: int = 200_000
     retries_per_fetch_max: int = 5_000
+    retries_behind_max: int = 15
     session_timeout_default_ms: int = 10_000
     session_timeout_min_ms: int = 100
     session_timeout_max_ms: int = 1_800_000

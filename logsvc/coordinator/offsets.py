@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from logsvc.coordinator import redrive_step
-from logsvc.coordinator.events import LogView, Now, StateRecord, TopicPartition
+from logsvc.coordinator.events import Effect, LogView, Now, Outcome, RecordsRetried, StateRecord, TopicPartition
 from logsvc.coordinator.group import Group, Progress, to_wire
 from logsvc.coordinator.limits import CoordinatorLimits
 from logsvc.coordinator.membership import find_member
@@ -107,25 +107,28 @@ def fetch_offsets(group: Group | None, request: FetchOffsets, limits: Coordinato
 
 
 def readable(group: Group, request: FetchRetries) -> Iterator[tuple[TopicPartition, Progress | None]]:
-    """The partitions of a request that this member may read now, with the group's progress there."""
+    """The partitions of a request that this member may read now, with the group's progress there. Each poll begins with
+    another one, or those with much that is due would keep the others waiting; not while the breaker looks for a probe."""
     member = group.members.get(request.member_id)
-    for entry in request.partitions:
+    first = request.poll % len(request.partitions) if request.partitions and group.flood.closed else 0
+    for entry in (*request.partitions[first:], *request.partitions[:first]):
         partition = (entry.topic, entry.partition)
         if member is None or partition in member.assigned:
             yield partition, group.progress.get(partition)
 
 
-def fetch_retries(group: Group, request: FetchRetries, now: Now, logs: LogView, limits: CoordinatorLimits) -> FetchRetriesReply:
+def fetch_retries(group: Group, request: FetchRetries, now: Now, logs: LogView, limits: CoordinatorLimits) -> Outcome:
     """Hand out what is due. Partitions that were just taken from the member are passed over, without an error.
 
-    Handing out is not recorded. Raises what `check_committer` does.
+    Handing out is not recorded. What a repeated poll was given before counts for nothing: it was counted then. Raises what
+    `check_committer` does.
     """
     member = check_committer(group, request)
     left = min(request.max_records, limits.retries_per_fetch_max)
     breaker = group.flood.breaker
     allowance = breaker.allowance(now.monotonic_ms) if group.flood.closed else None
-    if allowance is not None:
-        left = min(left, allowance)
+    fresh_left = left if allowance is None else min(left, allowance)
+    effects: list[Effect] = []
     results: list[RetriesResult] = []
     full: list[TopicPartition] = []
     isolated: list[TopicPartition] = []
@@ -134,12 +137,22 @@ def fetch_retries(group: Group, request: FetchRetries, now: Now, logs: LogView, 
             if member is None and request.poll == 1:
                 # Outside the membership nobody says when a consumer went; a first poll is that of its successor.
                 progress.failed.release()
+            records = again = progress.failed.again(request.poll)
             if group.flood.closed:
-                alone = is_isolated(progress, limits)
-                records = progress.failed.due(now.wall_ms, left, request.poll, alone=alone)
-                breaker.grant(len(records))
-            else:
-                records = progress.failed.again(request.poll)
+                limit = min(left, fresh_left + len(again))
+                records = progress.failed.due(
+                    now.wall_ms,
+                    limit,
+                    request.poll,
+                    alone=is_isolated(progress, limits),
+                    behind=limits.retries_behind_max,
+                )
+                known = {record.offset for record in again}
+                fresh = [record for record in records if record.offset not in known]
+                fresh_left -= len(fresh)
+                breaker.grant(len(fresh))
+                if retried := sum(record.attempt > 1 for record in fresh):
+                    effects.append(RecordsRetried(group.name, partition[0], retried))
             if records:
                 left -= len(records)
                 results.append(RetriesResult(topic=partition[0], partition=partition[1], records=records))
@@ -148,11 +161,13 @@ def fetch_retries(group: Group, request: FetchRetries, now: Now, logs: LogView, 
             if probe is not None:
                 left -= 1
                 results.append(RetriesResult(topic=partition[0], partition=partition[1], records=[probe]))
+                if probe.attempt > 1:
+                    effects.append(RecordsRetried(group.name, partition[0], 1))
         if group.flood.holds(partition) or (progress is not None and progress.failed.full(limits.failures_per_partition_max)):
             full.append(partition)
         if partition == group.flood.fresh_probe or is_isolated(progress, limits):
             isolated.append(partition)
-    return FetchRetriesReply(results, to_wire(full), to_wire(isolated))
+    return Outcome([], FetchRetriesReply(results, to_wire(full), to_wire(isolated)), effects)
 
 
 def next_due_ms(group: Group, request: FetchRetries, now: Now, limits: CoordinatorLimits) -> int | None:
@@ -163,7 +178,7 @@ def next_due_ms(group: Group, request: FetchRetries, now: Now, limits: Coordinat
     times = [
         progress.failed.next_due_ms()
         for progress in found
-        if progress.suspicion is None or not (is_isolated(progress, limits) and progress.failed.in_hand())
+        if progress.suspicion is None or not (is_isolated(progress, limits) and progress.failed.leading_in_hand())
     ]
     due_ms = min((at for at in times if at is not None), default=None)
     breaker = group.flood.breaker

@@ -11,6 +11,7 @@ from logsvc_client.connection import Reply
 from logsvc_client.engine import Engine
 from logsvc_client.fetcher import Fetcher
 from logsvc_client.handout import Handout
+from logsvc_client.kept import RECORD_BYTES, KeptRecords
 from logsvc_client.membership import Membership, grouped
 from logsvc_client.records import Record, TopicPartition
 from logsvc_common.batch import Buffer, RecordData, encode
@@ -41,6 +42,8 @@ from logsvc_common.messages import (
 from logsvc_common.retry import RetryPolicy
 
 TOPIC = "t"
+BEHIND = 3  # records of a key that the broker hands out behind one that is due
+KEPT_RECORDS = 4
 PARTITIONS = 2
 RECORDS = 12  # of each partition
 BATCH_RECORDS = 3
@@ -177,11 +180,12 @@ class ModelBroker:
         for asked in request.partitions:
             alone = asked.partition in self.isolated
             count = 1 if alone else request.max_records
-            due = self.failed[asked.partition].due(now_ms, count, request.poll, alone=alone)
+            due = self.failed[asked.partition].due(now_ms, count, request.poll, alone=alone, behind=BEHIND)
             if due:
                 results.append(RetriesResult(topic=TOPIC, partition=asked.partition, records=due))
                 bases = sorted({record.offset - record.offset % BATCH_RECORDS for record in due})
-                payload.append(b"".join(BATCHES[base] for base in bases))
+                if not request.without_records:
+                    payload.append(b"".join(BATCHES[base] for base in bases))
         full = [TopicPartition(TOPIC, number) for number in self.failed if self._full(number)]
         isolated = [TopicPartition(TOPIC, number) for number in self.isolated]
         return FetchRetriesReply(results, grouped(full), grouped(isolated)), payload
@@ -255,6 +259,8 @@ class World:
             auto_commit_interval_ms=1_000,
             connect_timeout_ms=10_000,
         )
+        # Little room: some of the records that are due again have to be asked for.
+        self.engine.kept = KeptRecords(bytes_max=KEPT_RECORDS * (RECORD_BYTES + 20))
         self.handout = Handout(self.engine, settle_on_take=True)
         self.hand = []
 

@@ -296,16 +296,27 @@ class World:
                 self.handed_out += 1
         done: list[int] = []
         failed: list[Failure] = []
+        behind: set[int] = set()
         for offset, attempt in sorted(reading.in_hand.items()):
+            if self.waits_behind(reading, offset, behind):
+                continue
             if reading.isolated and (done or failed or not self.attempt(client, CommitPartition("t", partition), offset)):
                 break
             self.handle_record(client, partition, offset)
             if fails(offset):
                 failed.append(self.failure(partition, offset, attempt))
+                behind.add(key_of(offset))
             else:
                 done.append(offset)
         if (done or failed) and client.readings.get(partition) is reading:
             self.commit(client, CommitPartition("t", partition, -1, failed, [], done), lost=lost)
+
+    def waits_behind(self, reading: Reading, offset: int, failed_keys: set[int]) -> bool:
+        """True for a record in hand that must wait, because an earlier one of its key has failed, just now or before."""
+        if self.policy.ordering != "key":
+            return False
+        earlier = {each for each in reading.blocking if each < offset and key_of(each) == key_of(offset)}
+        return key_of(offset) in failed_keys or bool(earlier - reading.in_hand.keys())
 
     def failure(self, partition: int, offset: int, attempt: int) -> Failure:
         place = (partition, offset)

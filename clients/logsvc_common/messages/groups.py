@@ -183,8 +183,12 @@ class FetchOffsetsReply(Message, frozen=True):
 class FetchRetries(Request, frozen=True):
     """The failed and parked records that are due in these partitions of a member. Waits up to `max_wait_ms` for one.
 
-    A record is handed out once, until it is reported failed or its partition moves. `poll` numbers the requests of a member
-    from 1: sending one again under the same number, when its answer was lost, gets the same records again.
+    A record is handed out once, until it is reported failed or its partition moves. Under `ordering=key` those that wait behind
+    it may come with it, in order: the member takes them up one after another, and none while an earlier one is not done.
+
+    `poll` numbers the requests of a member from 1: sending one again under the same number, when its answer was lost, gets the
+    same records again. `without_records`: the answer only names them, because the member has most likely kept them; for those
+    it has not it asks again, under the same number.
     """
 
     API: ClassVar[Api] = Api.FETCH_RETRIES
@@ -195,6 +199,7 @@ class FetchRetries(Request, frozen=True):
     max_wait_ms: Int64 = 500
     max_records: Int64 = 500
     poll: Int64 = 0
+    without_records: bool = False
 
 
 class DueRecord(Message, frozen=True):
@@ -214,11 +219,11 @@ class RetriesResult(Result, frozen=True, kw_only=True):
 
 
 class FetchRetriesReply(Message, frozen=True):
-    """Payload: one frame a result: the whole batches that hold its records; first those made from dead
-    letters, at the offsets of the records that failed. A record that retention has removed is not in them: the member reports
-    it failed. Partitions with nothing due are left out. `full` and `isolated` list those of the partitions asked for that are
-    so now, as in CommitResult; those not listed are so no more. Of an isolated partition at most one record is in here, and
-    none while one is in the member's hands."""
+    """Payload, unless it was asked for `without_records`: one frame a result, with batches that hold its records; first those
+    made from dead letters, at the offsets of the records that failed. A record that retention has removed is not in them: the
+    member reports it failed. Partitions with nothing due are left out. `full` and `isolated` list those of the partitions asked
+    for that are so now, as in CommitResult; those not listed are so no more. Of an isolated partition at most one record is in
+    here, and none while one is in the member's hands."""
 
     results: list[RetriesResult]
     full: list[TopicPartitions] = []

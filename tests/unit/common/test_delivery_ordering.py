@@ -25,6 +25,57 @@ def test_records_of_a_key_wait_behind_its_failure_and_come_one_at_a_time() -> No
     assert failed.due(NOW, 10) == [DueRecord(8, 1, 1)]
 
 
+def test_those_of_a_key_may_come_behind_the_one_they_wait_for() -> None:
+    failed = FailedOffsets()
+    report(failed, 20, fails=[fail(4, key=1), fail(5, key=2)], parked=[Parked(6, 1), Parked(8, 1), Parked(9, 1), Parked(7, 2)])
+    assert failed.due(NOW + 100, 10, 1, behind=2) == [
+        DueRecord(4, 2, 1),
+        DueRecord(5, 2, 2),
+        DueRecord(6, 1, 1),
+        DueRecord(7, 1, 2),
+        DueRecord(8, 1, 1),
+    ]
+    assert handed(failed) == []
+
+    # When the first fails again, the others stay out, and it comes alone.
+    report(failed, fails=[fail(4, key=1, attempt=2)])
+    assert failed.due(NOW + 1_000, 10, 2, behind=2) == [DueRecord(4, 3, 1)]
+    assert not failed.due(NOW + 1_000, 10, 3, behind=2)
+    report(failed, done=[4, 6, 8])
+    assert failed.due(NOW + 1_000, 10, 4, behind=2) == [DueRecord(9, 1, 1)]
+    # A new owner gets everything in turn.
+    failed.release()
+    assert [each.offset for each in failed.due(NOW + 1_000, 10, 1, behind=9)] == [5, 7, 9]
+
+
+def test_a_limit_counts_those_behind_too_and_one_that_goes_alone_has_none() -> None:
+    failed = FailedOffsets()
+    report(failed, 20, fails=[fail(4, key=1), fail(5, key=2)], parked=[Parked(6, 1), Parked(8, 1)])
+    assert [each.offset for each in failed.due(NOW + 100, 3, behind=9)] == [4, 5, 6]
+    failed.release()
+    assert [each.offset for each in failed.due(NOW + 100, 3, behind=9, alone=True)] == [4]
+    assert failed.leading_in_hand()
+    assert failed.due(NOW + 100, 3, behind=9, alone=True) == []
+
+
+def test_what_waits_in_a_members_hands_does_not_keep_the_one_it_waits_for_from_going_alone() -> None:
+    failed = FailedOffsets()
+    report(failed, 20, fails=[fail(4, key=1)], parked=[Parked(6, 1)])
+    assert [each.offset for each in failed.due(NOW + 100, 9, behind=9)] == [4, 6]
+    report(failed, fails=[fail(4, key=1, attempt=2)])
+    assert not failed.leading_in_hand()
+    assert [each.offset for each in failed.due(NOW + 1_000, 9, behind=9, alone=True)] == [4]
+
+
+def test_a_record_behind_that_has_to_wait_for_its_own_retry_does_not_come() -> None:
+    failed = FailedOffsets()
+    report(failed, 4, fails=[fail(6, key=1)], parked=[Parked(8, 1)])
+    assert [each.offset for each in failed.due(NOW + 100, 9)] == [6]
+    report(failed, 9, fails=[fail(4, key=1)])
+    report(failed, fails=[fail(6, key=1, attempt=2)], now_ms=NOW + 90)
+    assert [each.offset for each in failed.due(NOW + 100, 9, behind=9)] == [4]
+
+
 def test_other_keys_flow() -> None:
     failed = FailedOffsets()
     report(failed, 9, fails=[fail(4, key=1), fail(5, key=2), fail(7)], parked=[Parked(6, 1)])

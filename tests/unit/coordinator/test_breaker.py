@@ -75,6 +75,20 @@ class TestOpen:
         assert broker.attempts() == spent
         assert RetriesChanged("g", answer=True) in broker.effects
 
+    def test_many_failures_reported_together_with_successes_are_no_run(self) -> None:
+        for done, other in (([9_000], 0), ([], 500)):
+            broker = Flooded()
+            broker.commit(9_001, failed=[failure(9_000)], retry=POLICY)
+            broker.commit(900, partition=1)
+            # 50 in a row, but not one of them is known to have come before those that were handled.
+            parts = [
+                CommitPartition("t", 0, -1, [failure(n) for n in range(9_001, 9_051)], done=done, handled=0),
+                CommitPartition("t", 1, 900 + other, handled=other),
+            ]
+            broker.logs.topics["t"] = [10_000, 10_000]
+            broker.handle(Commit("g", "", NO_MEMBER_EPOCH, parts, POLICY))
+            assert broker.state == "closed"
+
     def test_every_partition_is_full_and_nothing_falls_due(self) -> None:
         broker = Flooded()
         broker.flood()

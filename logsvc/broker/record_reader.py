@@ -1,0 +1,88 @@
+"""Single records by their offset: those that failed are handed out again one by one, and copied into dead letters.
+
+A log is read by whole batches. Failures come in runs, and a record is looked for at every retry and once more for its
+letter: so the batches used last stay decoded, and of thousands of records in a batch only those asked for travel.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+
+from logsvc.storage.partition_log import PartitionLog
+from logsvc_common.batch import BatchHeader, RawRecord, check_crc, decode, retain, split
+from logsvc_common.errors import OffsetOutOfRange
+
+BATCHES_MAX = 64
+# Of encoded bytes, the batch used last not counted: decoded, small records take four times as much.
+BATCHES_BYTES_MAX = 8 << 20
+
+_offset_of = attrgetter("offset")
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    log: PartitionLog
+    header: BatchHeader
+    records: list[RawRecord]
+
+    def holds(self, log: PartitionLog, offset: int) -> bool:
+        return self.log is log and self.header.base_offset <= offset <= self.header.last_offset
+
+    def find(self, offset: int) -> RawRecord | None:
+        at = bisect_left(self.records, offset, key=_offset_of)
+        return self.records[at] if at < len(self.records) and self.records[at].offset == offset else None
+
+
+class RecordReader:
+    """Reads through to the logs; what it keeps is bounded by BATCHES_MAX and BATCHES_BYTES_MAX."""
+
+    def __init__(self) -> None:
+        self._batches: list[_Batch] = []  # the one used last comes last
+
+    def find(self, log: PartitionLog, offset: int) -> tuple[RawRecord | None, BatchHeader]:
+        """The record at `offset`, None when compaction has removed it, and the header of the batch that spans it.
+
+        Raises OffsetOutOfRange when retention has removed it, CorruptBatch, and what reading raises.
+        """
+        batch = self._batch(log, offset)
+        return batch.find(offset), batch.header
+
+    def batches_of(self, log: PartitionLog, offsets: Sequence[int]) -> list[bytes]:
+        """The records at `offsets`, which ascend, in batches that hold nothing else; left out is what is gone."""
+        found = []
+        for offset in offsets:
+            try:
+                record, header = self.find(log, offset)
+            except OffsetOutOfRange:
+                continue
+            if record is not None:
+                found.append((header, record))
+        return [
+            _batch_of(header, [record for _, record in group]) for header, group in groupby(found, key=lambda each: each[0])
+        ]
+
+    def _batch(self, log: PartitionLog, offset: int) -> _Batch:
+        if offset < log.start_offset:
+            raise OffsetOutOfRange(f"offset {offset} was removed: the log starts at {log.start_offset}")
+        for at, batch in enumerate(self._batches):
+            if batch.holds(log, offset):
+                self._batches.append(self._batches.pop(at))
+                return batch
+        for header, data in split(log.read(offset, 1)):
+            check_crc(data, header)
+            batch = _Batch(log, header, decode(data))
+            self._keep(batch)
+            return batch
+        raise OffsetOutOfRange(f"offset {offset} is not there yet")
+
+    def _keep(self, batch: _Batch) -> None:
+        self._batches.append(batch)
+        while len(self._batches) > BATCHES_MAX or sum(each.header.size for each in self._batches[:-1]) > BATCHES_BYTES_MAX:
+            del self._batches[0]
+
+
+def _batch_of(header: BatchHeader, records: list[RawRecord]) -> bytes:
+    # Not compressed again: it is a handful of records, and nobody keeps them.
+    return retain(header._replace(attributes=0), records)
