@@ -28,7 +28,7 @@ from logsvc.listeners.api.backend import Backend
 from logsvc.listeners.api.errors import Refusal, error_response
 
 TOKEN_HEADER = "x-logsvc-token"
-OPEN_PATHS = frozenset(("/metrics", "/healthz", "/readyz"))  # scraped by any name; there is nothing to steal or to change
+OPEN_PATHS = frozenset(("/metrics", "/healthz", "/readyz"))  # scraped under any name: they tell names and numbers, no record
 
 HEADERS = {
     "x-content-type-options": "nosniff",
