@@ -11,6 +11,9 @@ from tests.browser.scenes import demo_broker, make_group_behind, working
 
 expect = pytest.importorskip("playwright.sync_api", reason="browser tests need the Python package playwright").expect
 
+LONGER_THAN_A_LOOK = "new Promise((done) => setTimeout(done, 2500))"  # on the page's own clock
+LAYOUT_SHIFT_MAX = 0.1  # "good" by the measure of Core Web Vitals
+
 # Every change of what one element says, as it happens.
 WATCH = """(text) => {
   const element = [...document.querySelectorAll(".figures dt")].find((each) => each.textContent === text).nextElementSibling;
@@ -70,8 +73,7 @@ def test_updates_can_be_paused(console: Visit) -> None:
     expect(page.locator("#link-text")).to_have_text("Paused")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    # Longer than the page waits between two looks, on the page's own clock.
-    page.evaluate("new Promise((done) => setTimeout(done, 2500))")
+    page.evaluate(LONGER_THAN_A_LOOK)
     assert asked == []
     with page.expect_request("**/api/v1/broker"):
         page.get_by_role("button", name="Resume updates").click()
@@ -91,3 +93,33 @@ def test_a_theme_that_was_chosen_is_remembered(console: Visit) -> None:
     console.settle()
     assert page.evaluate(background) == dark
     expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
+
+
+def test_a_tab_that_is_hidden_asks_nothing_until_it_is_looked_at(console: Visit) -> None:
+    page = console.open()
+    hide = """(hidden) => {
+      Object.defineProperty(document, "hidden", {value: hidden, configurable: true});
+      document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    page.evaluate(hide, True)
+    page.wait_for_load_state("networkidle")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.evaluate(LONGER_THAN_A_LOOK)
+    assert asked == []
+    with page.expect_request("**/api/v1/broker"):
+        page.evaluate(hide, False)
+
+
+def test_nothing_jumps_while_figures_change(console: Visit) -> None:
+    shifts = """new Promise((done) => {
+      let sum = 0;
+      new PerformanceObserver((list) => {
+        for (const entry of list.getEntries()) sum += entry.value;
+      }).observe({type: "layout-shift", buffered: true});
+      setTimeout(() => done(sum), 5000);
+    })"""
+    page = console.open()
+    moved = page.evaluate(shifts)
+    print(f"cumulative layout shift of the first view and two looks: {moved:.4f}")
+    assert moved < LAYOUT_SHIFT_MAX
