@@ -179,7 +179,7 @@ def _pages(metrics: BrokerMetrics, health: Callable[[], Health]) -> "Starlette":
     scrapes = Scrapes(metrics)
 
     async def metrics_page(request: Request) -> Response:
-        return scrapes.answer(request.headers.get("accept", ""))
+        return await scrapes.answer(request.headers.get("accept", ""))
 
     async def healthz(_: Request) -> Response:
         now = health()
