@@ -13,10 +13,10 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from logsvc.listeners.api.backend import Backend
-from logsvc.listeners.api.confirm import Confirm, check_confirm
 from logsvc.listeners.api.operations import Given, Operation
 from logsvc.listeners.api.piles import PILES_MS_MAX, read_pile
 from logsvc.listeners.api.scan import Page, Pick, fill, find_time, new_page
+from logsvc.listeners.api.security import Confirm, check_confirm
 from logsvc.listeners.api.shown import (
     Bytes,
     ShownHeaders,

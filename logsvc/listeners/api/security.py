@@ -20,12 +20,14 @@ import hmac
 import ipaddress
 from collections.abc import Collection
 
+import msgspec
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from logsvc.listeners.api.backend import Backend
 from logsvc.listeners.api.errors import Refusal, error_response
+from logsvc_common.errors import InvalidRequest
 
 TOKEN_HEADER = "x-logsvc-token"
 OPEN_PATHS = frozenset(("/metrics", "/healthz", "/readyz"))  # scraped under any name: they tell names and numbers, no record
@@ -97,6 +99,18 @@ def check_write(request: Request, backend: Backend) -> None:
             "TOKEN_INVALID",
             "send the header X-Logsvc-Token with the token from GET /api/v1/session; it changes at every start",
         )
+
+
+class Confirm(msgspec.Struct, forbid_unknown_fields=True):
+    """`confirm` is the name of what is to go."""
+
+    confirm: str
+
+
+def check_confirm(body: Confirm, name: str) -> None:
+    """Raise InvalidRequest unless `body` repeats `name`: what throws something away is asked for twice."""
+    if body.confirm != name:
+        raise InvalidRequest(f'nothing was done: to throw it away for good, send {{"confirm": "{name[:300]}"}}')
 
 
 class Guard:

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import msgspec
 
 from logsvc.listeners.api.backend import Backend, checked
-from logsvc.listeners.api.confirm import Confirm, check_confirm
 from logsvc.listeners.api.history import TopicHistory, topic_history
 from logsvc.listeners.api.operations import Given, Operation
+from logsvc.listeners.api.security import Confirm, check_confirm
 from logsvc_common.errors import BrokerError
 from logsvc_common.messages import (
     LAST_RECORD,
