@@ -12,6 +12,7 @@ A start that fails undoes what it had done and raises a StartError that says wha
 
 import asyncio
 import contextlib
+import gc
 import logging
 import random
 import resource
@@ -178,6 +179,8 @@ async def serve(settings: ServerSettings, announce: Callable[[App], None]) -> No
         loop.add_signal_handler(number, stop.set)
     app = App(settings)
     await app.start()
+    # What was loaded stays: a full garbage collection, which keeps the loop waiting, need not look at it again and again.
+    gc.freeze()
     try:
         announce(app)
         await stop.wait()

@@ -53,13 +53,8 @@ class GroupViews:
     def list_groups(self, exchange: Exchange[ListGroups]) -> None:
         self._table.refresh()
         found = [(name, list(self._pieces(name))) for name in self._coordinator.group_names()]
-        unread = [
-            unread
-            for _, pieces in found
-            for piece in pieces
-            for lags in (piece.committed, piece.uncommitted)
-            for unread in lags.unread()
-        ]
+        every = [lags for _, pieces in found for piece in pieces for lags in (piece.committed, piece.uncommitted)]
+        unread = [(lags, lags.unread()) for lags in every]
         for _ in self._clock.read(unread):
             pass
         exchange.reply(ListGroupsReply([self._listing(name, pieces) for name, pieces in found]))
@@ -92,7 +87,7 @@ class GroupViews:
             yield GroupSample(name, standing.state, standing.members, standing.breaker_open)
             for piece in self._pieces(name):
                 found.append((name, piece))
-                unread += piece.committed.unread()
+                unread.append((piece.committed, piece.committed.unread()))
                 yield None
         self._clock.keep([key for name in names for key in (name, _uncommitted(name))])
         for _ in self._clock.read(unread, read_seconds_max):

@@ -12,7 +12,7 @@ are each read about once a minute.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from itertools import compress
+from itertools import compress, islice
 from typing import NamedTuple
 
 from logsvc.broker.log_table import LogTable
@@ -65,10 +65,10 @@ class Lags(NamedTuple):
     firsts: list[int]
     lags: list[int]
 
-    def unread(self) -> list["Unread"]:
-        """Those that are behind and whose first record has not been read."""
+    def unread(self) -> list[int]:
+        """The places of those that are behind and whose first record has not been read."""
         return [
-            (self.run, place, first)
+            place
             for place, (first, read_at, lag) in enumerate(zip(self.firsts, self.run.read_at, self.lags, strict=True))
             if first != read_at and lag
         ]
@@ -81,8 +81,9 @@ class Lags(NamedTuple):
         ]
 
 
-Unread = tuple[Run, int, int]
-"""A position whose first record is to be read: its run, its place there, and the offset."""
+Unread = tuple[Lags, list[int]]
+"""Positions whose first record is to be read, by their places. No object for each: fifty thousand that live as long as a scrape
+would bring on a full garbage collection, which keeps the event loop for as long as everything else."""
 
 
 class LagClock:
@@ -132,14 +133,15 @@ class LagClock:
         """Read what a pass wants, in short steps, while its budget lasts."""
         spent = 0.0
         done = 0
+        count = sum(len(places) for _, places in wanted)
+        places = _from_turn(wanted, self._turn if self._turn < count else 0)
         # Groups that stand at the same record share one read.
         shared: dict[tuple[PartitionLog, int], int | None] = {}
-        while done < len(wanted) and spent < seconds_max:
+        while done < count and spent < seconds_max:
             began = now = self._seconds()
-            until = min(len(wanted), done + SHARED_PER_STEP_MAX)
-            while done < until and now - began < STEP_SECONDS_MAX:
-                run, place, offset = wanted[(self._turn + done) % len(wanted)]
+            for lags, place in islice(places, SHARED_PER_STEP_MAX):
                 done += 1
+                run, offset = lags.run, lags.firsts[place]
                 where = (run.logs[place], offset)
                 if where not in shared:
                     shared[where] = timestamp_ms(*where)
@@ -147,10 +149,12 @@ class LagClock:
                 found = shared[where]
                 run.timestamps_ms[place] = found
                 run.read_at[place] = NOTHING_READ if found is None else offset
+                if now - began >= STEP_SECONDS_MAX:
+                    break
             spent += now - began
             yield
-        self._turn = (self._turn + done) % len(wanted) if done < len(wanted) else 0
-        self.deferred = len(wanted) - done
+        self._turn = (self._turn + done) % count if done < count else 0
+        self.deferred = count - done
 
     def readings(self, group: str) -> dict[PartitionLog, Reading]:
         """What has been read for a group: of which offset, and its timestamp."""
@@ -168,3 +172,14 @@ def timestamp_ms(log: PartitionLog, offset: int) -> int | None:
     except LogsvcError:
         return None
     return NO_RECORD_MS if found is None else found
+
+
+def _from_turn(wanted: Sequence[Unread], turn: int) -> Iterator[tuple[Lags, int]]:
+    """Every place, beginning with number `turn` of them, round to the one before."""
+    for again in (False, True):
+        number = 0
+        for lags, places in wanted:
+            skipped = min(max(turn - number, 0), len(places))
+            for place in places[:skipped] if again else places[skipped:]:
+                yield lags, place
+            number += len(places)

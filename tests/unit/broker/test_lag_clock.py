@@ -48,7 +48,7 @@ class World:
         self.table.refresh()
         lags = self.clock.lags(group, 0, list(committed), list(committed.values()))
         self.clock.end_group(group, 1)
-        for _ in self.clock.read(lags.unread()):
+        for _ in self.clock.read([(lags, lags.unread())]):
             pass
         return lags
 
@@ -144,7 +144,7 @@ class TestWhatItCosts:
         world.append("t", 0, NOW_MS - 1_000)
         world.table.refresh()
         every = [world.clock.lags(f"g{n}", 0, [("t", 0)], [0]) for n in range(50)]
-        for _ in world.clock.read([unread for lags in every for unread in lags.unread()]):
+        for _ in world.clock.read([(lags, lags.unread()) for lags in every]):
             pass
         assert len(world.reads) == 1
         assert [lags.ages_ms(NOW_MS) for lags in every] == [[1_000]] * 50
@@ -186,9 +186,9 @@ class TestWhatItCosts:
         for partition in range(50):
             world.append("t", partition, NOW_MS)
         world.table.refresh()
-        unread = world.clock.lags(GROUP, 0, [("t", partition) for partition in range(50)], [0] * 50).unread()
+        lags = world.clock.lags(GROUP, 0, [("t", partition) for partition in range(50)], [0] * 50)
         reads = []
-        for _ in world.clock.read(unread):
+        for _ in world.clock.read([(lags, lags.unread())]):
             reads.append(len(world.reads) - sum(reads))
         assert max(reads) <= 3
         assert sum(reads) == 50
