@@ -49,7 +49,7 @@ export function overviewView() {
         pageHead("Overview"),
         h(
           "div",
-          { class: "grid" },
+          { class: "grid", style: { "--column": "14rem" } },
           answer("Is anyone behind?", whoIsBehind(groups), link(["groups"]), "Groups", sparkline(sum(groups, "lag"))),
           answer(
             "What is failing?",
