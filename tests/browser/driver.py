@@ -26,7 +26,7 @@ FLAGS = [
 ]
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 AXE_TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-TIMEOUT_MS = 20_000  # how long an expectation may take to come true, on a machine that is busy with other tests
+TIMEOUT_MS = 30_000  # how long an expectation may take to come true, on a machine that is busy with other tests
 WIDE = {"width": 1280, "height": 900}
 
 
