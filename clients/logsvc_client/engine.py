@@ -106,11 +106,12 @@ class Engine:
         membership = self.membership
         if membership is None or membership.target is None or self.closing:
             return
-        gone = self.progress.keys() - membership.target
+        # In order: what a client does is to follow from what it was told, not from how a set is hashed.
+        gone = sorted(self.progress.keys() - membership.target)
         for tp in gone:
             self.fetcher.remove(tp)
             self.revoking[tp] = self.progress.pop(tp)
-        new = membership.target - self.progress.keys() - self.revoking.keys()
+        new = sorted(membership.target - self.progress.keys() - self.revoking.keys())
         for tp in new:
             self.begin(tp)
         if gone or new:

@@ -73,11 +73,16 @@ class DiskSpace(NamedTuple):
     reserve_bytes: int
 
 
+def _random_id() -> str:
+    return uuid.uuid4().hex
+
+
 class LogDirectory:
     """An open data folder. Event-loop thread only, but for `PartitionLog.sync`."""
 
-    def __init__(self, disk: Disk, path: str, lock: File, reserve_bytes: int, now_ms: int) -> None:
+    def __init__(self, disk: Disk, path: str, lock: File, reserve_bytes: int, now_ms: int, new_id: Callable[[], str]) -> None:
         self.path = path
+        self._new_id = new_id
         self.topics: dict[str, Topic] = {}
         self._disk = disk
         self._lock = lock
@@ -88,12 +93,14 @@ class LogDirectory:
         self._closed = False
 
     @classmethod
-    def open(cls, disk: Disk, path: str, *, now_ms: int, reserve_bytes: int = 0) -> "LogDirectory":
+    def open(
+        cls, disk: Disk, path: str, *, now_ms: int, reserve_bytes: int = 0, new_id: Callable[[], str] = _random_id
+    ) -> "LogDirectory":
         """Make the folder if needed, take its lock, recover everything in it.
 
-        `now_ms`: producers not heard of for a day are forgotten. `reserve_bytes`: free space below which
-        writes to other than internal topics are refused. Raises DataFolderLocked when another broker has it,
-        DataFolderUnusable when it cannot be used.
+        `now_ms`: producers not heard of for a day are forgotten. `reserve_bytes`: free space below which writes to other
+        than internal topics are refused. `new_id` names new topics, never the same way twice. Raises DataFolderLocked
+        when another broker has it, DataFolderUnusable when it cannot be used.
         """
         path = path.rstrip("/") or "/"
         try:
@@ -101,7 +108,7 @@ class LogDirectory:
             lock = disk.lock(f"{path}/{LOCK_FILE}")
         except OSError as error:
             raise DataFolderUnusable(f"cannot use {path} as data folder: {error.strerror or error}") from error
-        directory = cls(disk, path, lock, reserve_bytes, now_ms)
+        directory = cls(disk, path, lock, reserve_bytes, now_ms, new_id)
         try:
             directory._recover()
         except OSError as error:
@@ -162,9 +169,7 @@ class LogDirectory:
                 self._remove_folder(f"{self.path}/{name}")
         for topic_name, partitions in strays.items():
             _LOG.error("%s: partitions %s of %s belong to no topic file: adopted", self.path, partitions, topic_name)
-            topic = self.topics.get(topic_name) or Topic(
-                topic_name, uuid.uuid4().hex, TopicConfig(), {}, is_internal(topic_name)
-            )
+            topic = self.topics.get(topic_name) or Topic(topic_name, self._new_id(), TopicConfig(), {}, is_internal(topic_name))
             self._grow(topic, max(partitions) + 1)
             self.topics[topic_name] = topic
 
@@ -207,7 +212,7 @@ class LogDirectory:
         if name in self.topics:
             raise TopicExists(f"topic {name!r} exists already")
         chosen = dict(overrides or {})
-        topic = Topic(name, uuid.uuid4().hex, _config(chosen), chosen, internal)
+        topic = Topic(name, self._new_id(), _config(chosen), chosen, internal)
         self._check_count(partitions)
         if not internal:
             self._reserve.take(0)

@@ -2,6 +2,9 @@
 
 Nothing runs by itself. `run` takes the next thing that is due (a callback, a sync, a timer) and advances the clock to it, so a
 run is a function of its seed. A crash may come at any operation of the disk: what was fsynced is what the next life finds.
+
+A test may talk to the broker by itself (`ask`), or put a network in front of it (`carry`), as `world` does. The wall clock may
+be set apart from the virtual one (`wall_offset_ms`): nothing that must not may depend on it.
 """
 
 import heapq
@@ -9,7 +12,8 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
-from logsvc.broker.loop import Broker
+from logsvc.broker.exchange import Send
+from logsvc.broker.loop import Broker, Loop
 from logsvc.config import ServerSettings
 from logsvc.metrics import BrokerMetrics
 from logsvc.storage.log_directory import LogDirectory
@@ -19,6 +23,7 @@ from logsvc_common.frames import DecodedResponse, decode_body, decode_response, 
 from logsvc_common.messages import APIS, Message, Request
 
 START_MS = 1_800_000_000_000
+TESTER = b"peer"  # the routing id of `ask`
 
 
 class SimulatedTime:
@@ -26,13 +31,14 @@ class SimulatedTime:
 
     def __init__(self) -> None:
         self.now_ms = START_MS
+        self.wall_offset_ms = 0
         self._number = 0
         self._due: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
         self._cancelled: set[int] = set()
 
     # Clock
     def wall_ms(self) -> int:
-        return self.now_ms
+        return self.now_ms + self.wall_offset_ms
 
     def monotonic_ms(self) -> int:
         return self.now_ms - START_MS
@@ -56,12 +62,36 @@ class SimulatedTime:
         end_ms = self.now_ms + limit_ms
         while not until():
             assert self._due, "nothing is due, and it has not come about"
-            due_ms, number, callback, args = heapq.heappop(self._due)
-            assert due_ms <= end_ms, f"it has not come about in {limit_ms} ms"
-            if number in self._cancelled:
-                self._cancelled.discard(number)
-                continue
-            self.now_ms = max(self.now_ms, round(due_ms))
+            assert self._due[0][0] <= end_ms, f"it has not come about in {limit_ms} ms"
+            self.step()
+
+    def step(self) -> None:
+        """Take the next thing that is due."""
+        due_ms, number, callback, args = heapq.heappop(self._due)
+        if number in self._cancelled:
+            self._cancelled.discard(number)
+            return
+        self.now_ms = max(self.now_ms, round(due_ms))
+        callback(*args)
+
+
+class Life:
+    """The event loop of one process on the clock of all: what it meant to do dies with it."""
+
+    def __init__(self, time: SimulatedTime) -> None:
+        self.alive = True
+        self._time = time
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> "_Handle":
+        return self._time.call_later(delay, self._run, callback, args)
+
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> "_Handle":
+        return self.call_later(0, callback, *args)
+
+    call_soon_threadsafe = call_soon
+
+    def _run(self, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+        if self.alive:
             callback(*args)
 
 
@@ -74,9 +104,22 @@ class _Handle:
 
 
 class SimulatedService:
-    """One life of a broker. `restart` begins the next one on what the disk kept."""
+    """One life of a broker. `kill` and `power_cut` begin the next one on what the disk kept.
 
-    def __init__(self, seed: int, disk: SimulatedDisk | None = None, time: SimulatedTime | None = None) -> None:
+    `loop` and `run_in_thread` take the place of the clock's own, `carry` takes the answers to peers on a network.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        disk: SimulatedDisk | None = None,
+        time: SimulatedTime | None = None,
+        *,
+        loop: Loop | None = None,
+        run_in_thread: Callable[[Callable[[], None]], object] | None = None,
+        carry: Send | None = None,
+        **settings: int,
+    ) -> None:
         self.seed = seed
         self.rng = Random(seed)
         self.disk = disk or SimulatedDisk()
@@ -84,32 +127,42 @@ class SimulatedService:
         self.disk.now_ms = self.time.now_ms
         self.answers: dict[int, DecodedResponse] = {}
         self._correlation_id = 0
-        settings = ServerSettings(http_port=-1, disk_reserve_bytes=0)
-        self.logs = LogDirectory.open(self.disk, "/data", now_ms=self.time.wall_ms())
+        self._carry = carry
+        server_settings = ServerSettings(**{"http_port": -1, "disk_reserve_bytes": 0, **settings})
+        self.logs = LogDirectory.open(
+            self.disk,
+            "/data",
+            now_ms=self.time.wall_ms(),
+            reserve_bytes=server_settings.disk_reserve_bytes,
+            new_id=lambda: f"{self.rng.getrandbits(128):032x}",
+        )
         self.metrics = BrokerMetrics()
         self.broker = Broker(
-            settings,
+            server_settings,
             self.logs,
             self.metrics,
             self.time,
             broker_id=f"life-{seed}",
             random_63=lambda: self.rng.getrandbits(62),
             unit=self.rng.random,
-            loop=self.time,
-            run_in_thread=self.time.call_soon,
+            loop=loop or self.time,
+            run_in_thread=run_in_thread or self.time.call_soon,
             send=self._take,
             unsaturated=lambda: None,
         )
         self.broker.load()
 
-    def _take(self, _peer: bytes, frames: list[Buffer]) -> None:
+    def _take(self, peer: bytes, frames: list[Buffer]) -> None:
+        if peer != TESTER and self._carry is not None:
+            self._carry(peer, frames)
+            return
         response = decode_response(frames)
         assert response.correlation_id not in self.answers, "one request, two answers"
         self.answers[response.correlation_id] = response
 
     def send(self, body: Request, payload: Sequence[Buffer] = ()) -> int:
         self._correlation_id += 1
-        self.broker.receive(b"peer", encode_request(self._correlation_id, body, payload))
+        self.broker.receive(TESTER, encode_request(self._correlation_id, body, payload))
         return self._correlation_id
 
     def ask(self, body: Request, payload: Sequence[Buffer] = ()) -> tuple[Message, Sequence[Buffer]]:
