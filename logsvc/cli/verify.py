@@ -7,12 +7,12 @@ import msgspec
 import typer
 
 from logsvc.cli.connect import FormatOption
-from logsvc.cli.exits import CHECK_FAILED
+from logsvc.cli.exits import FAILED
 from logsvc.cli.frame import single_command
 from logsvc.cli.output import Format, count_of, human_bytes, note, progress, write_json, write_line, write_table
 from logsvc.storage.checker import PartitionReport
 from logsvc.storage.disk import RealDisk
-from logsvc.storage.verify import Report
+from logsvc.storage.verify import Report, size_bytes
 from logsvc.storage.verify import verify as check
 
 app = single_command()
@@ -32,10 +32,10 @@ def verify(
     """Check a data folder: every batch's CRC, offsets without gaps, both indexes, the checkpoint.
 
     The broker must be stopped. A torn tail is no fault: those bytes were never acknowledged, and the next start cuts them.
-    Exit code 0 when all is as it was written or has been repaired, 5 when not.
+    Each fault is told with file, byte and offset. Exit code 0 when all is as it was written or has been repaired, 1 when not.
 
     With --repair, records that cannot be read any more stay lost, and each such offset is named; everything else is kept and
-    the partition takes records again.
+    the partition takes records again. Nothing is deleted: `*.corrupt` files beside the segments hold what was taken out.
 
     \b
     Examples:
@@ -43,15 +43,22 @@ def verify(
       logsvc verify ./logsvc-data/orders-0 --repair
       logsvc verify ./logsvc-data --format json | jq '.partitions[].faults[]'
     """
-    with progress("checking", None) as advance:
-        report = check(RealDisk(), str(folder), repair=repair, progress=lambda _, done, __: advance(done))
+    disk = RealDisk()
+    with progress("checking", size_bytes(disk, str(folder)), in_bytes=True) as show:
+        checked: dict[str, int] = {}
+
+        def advance(partition: str, checked_bytes: int) -> None:
+            checked[partition] = checked_bytes
+            show(sum(checked.values()))
+
+        report = check(disk, str(folder), repair=repair, progress=advance)
     if format is Format.JSON:
         write_json(_document(report))
     else:
         _print(report)
     if not report.ok and not report.repaired:
         note(f"{folder} has faults; with the broker stopped, mend them: logsvc verify {folder} --repair")
-        raise typer.Exit(CHECK_FAILED)
+        raise typer.Exit(FAILED)
 
 
 def _document(report: Report) -> dict[str, Any]:
@@ -86,7 +93,13 @@ def _print(report: Report) -> None:
 
 def _print_faults(partition: PartitionReport) -> None:
     for fault in partition.faults:
+        offset = f", offset {fault.offset}" if fault.offset >= 0 else ""
         lost = f"; offsets {fault.lost_first} to {fault.lost_last} are lost" if fault.lost_first >= 0 else ""
-        write_line(f"{fault.file} at byte {fault.position}: {fault.kind}: {fault.message}{lost}")
+        where = f"{Path(partition.folder).name}/{fault.file}"
+        write_line(f"{where} at byte {fault.position}{offset}: {fault.kind}: {fault.message}{lost}")
+    if partition.faults_omitted:
+        write_line(f"{partition.folder}: {count_of(partition.faults_omitted, 'more fault')}")
+    if partition.bad_bytes:
+        write_line(f"{partition.folder}: {count_of(partition.bad_bytes, 'byte')} are no part of a good batch")
     for repair in partition.repairs:
         write_line(f"{partition.folder}: {repair}")

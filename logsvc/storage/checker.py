@@ -16,20 +16,22 @@ from logsvc.storage import checkpoint as checkpoints
 from logsvc.storage.checkpoint import Checkpoint, SegmentInfo
 from logsvc.storage.compaction import SWAP_SUFFIX
 from logsvc.storage.disk import Disk, File, read_small_file
-from logsvc.storage.offset_index import OffsetIndex
+from logsvc.storage.index_check import IndexCheck
 from logsvc.storage.recovery import segment_offsets
 from logsvc.storage.scan import BadBatch, batch_after, walk_batches
-from logsvc.storage.segment import OFFSET_INDEX_SUFFIX, TIME_INDEX_SUFFIX, file_name
-from logsvc.storage.time_index import NO_TIMESTAMP, TimeIndex
+from logsvc.storage.segment import file_name
 from logsvc_common.batch import HEADER_BYTES, BatchHeader, check_crc, parse_header
 from logsvc_common.errors import CorruptBatch
 
 FAULTS_PER_PARTITION_MAX = 1_000
-Progress = Callable[[str, int, int], None]  # partition folder, bytes checked, bytes in all
+PROGRESS_EVERY_BYTES = 8 << 20
+Progress = Callable[[str, int], None]
+"""Told the partition folder and how many of its bytes have been checked, now and then and when all are."""
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """One thing that is wrong. `lost_first` to `lost_last` are the offsets it makes unreadable; -1 when none.
+    """One thing that is wrong: at byte `position` of `file`, where the batch of `offset` is or an index leads to (-1: of no
+    one offset). `lost_first` to `lost_last` are the offsets it makes unreadable; -1 when none.
 
     `kind`: `batch`, `stamp` (an intact batch with a wrong base offset or epoch), `gap` (offsets missing between segments or at
     the end), `offset_index`, `time_index`, `checkpoint`, `torn`, `swap` (an interrupted compaction; nothing else was
@@ -42,13 +44,15 @@ class Fault(msgspec.Struct, frozen=True):
     message: str
     lost_first: int = -1
     lost_last: int = -1
+    offset: int = -1
 
 
 class PartitionReport(msgspec.Struct):
     """What one partition folder holds. `repairs` says, in sentences, what was done.
 
     `lost_offsets` are ranges, both ends included, whose records are gone: all of them, also those of `faults_omitted`, which
-    counts faults beyond `FAULTS_PER_PARTITION_MAX`.
+    counts faults beyond `FAULTS_PER_PARTITION_MAX`. `bad_bytes` are no part of any good batch; `quarantined` names the files,
+    beside the segments, that a repair has put them into.
     """
 
     folder: str
@@ -62,6 +66,8 @@ class PartitionReport(msgspec.Struct):
     repairs: list[str] = []
     lost_offsets: list[tuple[int, int]] = []
     faults_omitted: int = 0
+    bad_bytes: int = 0
+    quarantined: list[str] = []
 
     @property
     def ok(self) -> bool:
@@ -119,7 +125,6 @@ class PartitionChecker:
         start_offset = self._checkpoint.start_offset
         bases = [base for base, following in pairwise(bases) if following > start_offset] + bases[-1:]
         sizes = {base: self._disk.file_size(f"{self._folder}/{file_name(base)}") for base in bases}
-        done, total = 0, sum(sizes.values())
         self._offset = bases[0] if bases else start_offset
         report = self.report
         report.start_offset = max(start_offset, self._offset)
@@ -127,14 +132,17 @@ class PartitionChecker:
             if base != self._offset:
                 self._gap(base)
             self._check_segment(base, sizes[base], bases[number + 1 :])
-            done += sizes[base]
-            if self._progress is not None:
-                self._progress(self._folder, done, total)
+            report.bytes += sizes[base]
+            self._tell(report.bytes)
         durable = self._checkpoint.durable_offset
         if self._offset < durable:
             self._gap(durable)
-        report.segments, report.bytes, report.end_offset = len(bases), total, self._offset
+        report.segments, report.end_offset = len(bases), self._offset
         return report
+
+    def _tell(self, checked_bytes: int) -> None:
+        if self._progress is not None:
+            self._progress(self._folder, checked_bytes)
 
     def _load_checkpoint(self) -> None:
         try:
@@ -163,7 +171,7 @@ class PartitionChecker:
         name = file_name(self.findings[-1].base_offset) if self.findings else file_name(following)
         if following > self._offset:
             message = f"offsets {self._offset} to {following - 1} are in no segment"
-            self._fault(Fault("gap", name, 0, message, self._offset, following - 1))
+            self._fault(Fault("gap", name, 0, message, self._offset, following - 1, self._offset))
             if not self.findings:
                 self.findings.append(SegmentFinding(self._offset))
             self.findings[-1].pieces.append(Piece("fill", offset=self._offset, last_offset=following - 1))
@@ -176,8 +184,8 @@ class PartitionChecker:
         self.findings.append(finding)
         file = self._disk.open(f"{self._folder}/{file_name(base)}", writable=False)
         try:
-            indexes = _IndexCheck(self._disk, self._folder, base, sealed=bool(later))
-            position = 0
+            indexes = IndexCheck(self._disk, self._folder, base, sealed=bool(later))
+            position, told = 0, 0
             while position < size:
                 good_from = position
                 try:
@@ -185,14 +193,17 @@ class PartitionChecker:
                         indexes.batch(at, header)
                         self._count(header)
                         position = at + header.size
+                        if position - told >= PROGRESS_EVERY_BYTES:
+                            told = position
+                            self._tell(self.report.bytes + told)
                 except BadBatch as bad:
                     if position > good_from:
                         finding.pieces.append(Piece("keep", good_from, position))
                     position = self._bad_batch(file, finding, bad, size, later, indexes)
                     continue
                 finding.pieces.append(Piece("keep", good_from, position))
-            for kind, message in indexes.end(self._offset, size, self._infos.get(base) if later else None):
-                self._fault(Fault(kind, file_name(base), 0, message))
+            for kind, name, position, message in indexes.end(self._offset, size, self._infos.get(base) if later else None):
+                self._fault(Fault(kind, name, position, message, offset=base))
         finally:
             file.close()
 
@@ -202,14 +213,14 @@ class PartitionChecker:
         self._offset = header.next_offset
 
     def _bad_batch(
-        self, file: File, finding: SegmentFinding, bad: BadBatch, size: int, later: list[int], indexes: "_IndexCheck"
+        self, file: File, finding: SegmentFinding, bad: BadBatch, size: int, later: list[int], indexes: IndexCheck
     ) -> int:
         """Note what is lost and where good batches go on; the position of the next one, `size` when there is none."""
         name = file_name(finding.base_offset)
         intact = self._only_stamp_is_wrong(file, bad.position, size)
         if intact is not None:
             finding.pieces.append(Piece("restamp", bad.position, bad.position + intact.size, offset=self._offset))
-            self._fault(Fault("stamp", name, bad.position, bad.message))
+            self._fault(Fault("stamp", name, bad.position, bad.message, offset=self._offset))
             intact = intact._replace(base_offset=self._offset)
             indexes.batch(bad.position, intact)
             self._count(intact)
@@ -218,14 +229,18 @@ class PartitionChecker:
         end, following = (found[0], found[1].base_offset) if found else (size, self._offset)
         if found is None:
             following = max([self._checkpoint.durable_offset, self._offset, *later[:1]])
-        finding.pieces.append(Piece("drop", bad.position, end, offset=self._offset))
-        if following > self._offset:
-            finding.pieces.append(Piece("fill", offset=self._offset, last_offset=following - 1))
-            self._fault(Fault("batch", name, bad.position, bad.message, self._offset, following - 1))
+        offset = self._offset
+        finding.pieces.append(Piece("drop", bad.position, end, offset=offset))
+        self.report.bad_bytes += end - bad.position
+        if following > offset:
+            finding.pieces.append(Piece("fill", offset=offset, last_offset=following - 1))
+            self._fault(Fault("batch", name, bad.position, bad.message, offset, following - 1, offset))
         elif found is not None or later:
-            self._fault(Fault("batch", name, bad.position, f"{end - bad.position} bytes that are no batch: {bad.message}"))
+            message = f"{end - bad.position} bytes that are no batch: {bad.message}"
+            self._fault(Fault("batch", name, bad.position, message, offset=offset))
         else:
-            self._fault(Fault("torn", name, bad.position, f"torn tail of {size - bad.position} bytes: {bad.message}"))
+            message = f"torn tail of {size - bad.position} bytes: {bad.message}"
+            self._fault(Fault("torn", name, bad.position, message, offset=offset))
         self._offset = following
         return end
 
@@ -246,66 +261,3 @@ class PartitionChecker:
         except CorruptBatch:
             return None
         return header if following.base_offset == self._offset + header.last_offset_delta + 1 else None
-
-
-class _IndexCheck:
-    """Holds the entries of one segment's indexes against the batches as they come by."""
-
-    def __init__(self, disk: Disk, folder: str, base: int, *, sealed: bool) -> None:
-        self._sealed = sealed
-        self._problems: list[tuple[str, str]] = []
-        self._max_timestamp_ms = NO_TIMESTAMP
-        self._contents = {
-            "offset_index": self._load(disk, f"{folder}/{file_name(base, OFFSET_INDEX_SUFFIX)}"),
-            "time_index": self._load(disk, f"{folder}/{file_name(base, TIME_INDEX_SUFFIX)}"),
-        }
-        index = OffsetIndex(base, self._contents["offset_index"] or b"")
-        times = TimeIndex(base, self._contents["time_index"] or b"")
-        self._index, self._times = index, times
-        self._entries = dict(index.entry(number)[::-1] for number in range(len(index)))
-        self._time_entries = {times.entry(number)[1]: times.entry(number)[0] for number in range(len(times))}
-
-    @staticmethod
-    def _load(disk: Disk, path: str) -> bytes | None:
-        try:
-            return read_small_file(disk, path)
-        except FileNotFoundError:
-            return None
-
-    def batch(self, position: int, header: BatchHeader) -> None:
-        self._max_timestamp_ms = max(self._max_timestamp_ms, header.max_timestamp_ms)
-        if self._entries and self._entries.get(position) == header.last_offset:
-            del self._entries[position]
-        if self._time_entries and self._time_entries.get(header.last_offset) == self._max_timestamp_ms:
-            del self._time_entries[header.last_offset]
-
-    def end(self, end_offset: int, size: int, info: SegmentInfo | None) -> list[tuple[str, str]]:
-        """(kind, what is wrong) of both indexes. `info` is what the checkpoint remembers of a sealed segment's files.
-
-        The indexes of the active segment are written now and then: they may be missing or short, not wrong.
-        """
-        problems = []
-        why = {"offset_index": self._index.why_unsound(end_offset, size), "time_index": self._times.why_unsound(end_offset)}
-        left = {"offset_index": self._entries, "time_index": self._time_entries}
-        for kind, content in self._contents.items():
-            if content is None:
-                if self._sealed:
-                    problems.append((kind, "the file is missing"))
-            elif (reason := why[kind]) is not None:
-                problems.append((kind, reason))
-            elif left[kind]:
-                problems.append(
-                    (kind, f"{len(left[kind])} entries point at no such batch, the first at {next(iter(left[kind]))}")
-                )
-            elif info is not None and not _remembered(info, kind, content):
-                problems.append((kind, "not the file that was written, says the checkpoint"))
-        last_ms = self._times.entry(len(self._times) - 1)[0] if len(self._times) else NO_TIMESTAMP
-        if self._sealed and not problems and last_ms != self._max_timestamp_ms:
-            problems.append(("time_index", f"ends at {last_ms} ms, the segment at {self._max_timestamp_ms} ms"))
-        return problems
-
-
-def _remembered(info: SegmentInfo, kind: str, content: bytes) -> bool:
-    if kind == "offset_index":
-        return (info.offset_index_bytes, info.offset_index_crc) == (len(content), checkpoints.checksum(content))
-    return (info.time_index_bytes, info.time_index_crc) == (len(content), checkpoints.checksum(content))

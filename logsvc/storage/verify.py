@@ -8,10 +8,12 @@ import msgspec
 
 from logsvc.storage import checkpoint as checkpoints
 from logsvc.storage.checker import PartitionChecker, PartitionReport, Progress
-from logsvc.storage.compaction import complete_swaps
+from logsvc.storage.compaction import SWAP_SUFFIX, complete_swaps
 from logsvc.storage.disk import Disk
 from logsvc.storage.recovery import segment_offsets
-from logsvc.storage.repair import repair_partition
+from logsvc.storage.repair import repair_partition, set_swap_aside
+from logsvc.storage.scan import BadBatch
+from logsvc.storage.segment import file_name
 from logsvc_common.errors import DataFolderUnusable
 
 
@@ -42,12 +44,13 @@ def verify(disk: Disk, path: str, *, repair: bool = False, progress: Progress | 
         try:
             report = Report(path)
             for folder in folders:
-                if repair:
-                    complete_swaps(disk, folder, disk.listdir(folder))
+                aside = _settle_swaps(disk, folder) if repair else []
                 checker = PartitionChecker(disk, folder, progress)
                 found = checker.run()
                 report.partitions.append(found)
-                if repair and found.faults:
+                found.quarantined += aside
+                found.repairs += [f"a compacted segment that is damaged was moved aside to {name}" for name in aside]
+                if repair and (found.faults or aside):
                     repair_partition(disk, folder, checker)
                     report.repaired = True
             return report
@@ -56,6 +59,33 @@ def verify(disk: Disk, path: str, *, repair: bool = False, progress: Progress | 
                 lock.close()
     except OSError as error:
         raise DataFolderUnusable(f"cannot check {path}: {error}") from error
+
+
+def size_bytes(disk: Disk, path: str) -> int:
+    """How many bytes of segments `verify` will read below `path`. Raises what it raises."""
+    try:
+        folders, _ = _partition_folders(disk, path.rstrip("/") or "/")
+        return sum(
+            disk.file_size(f"{folder}/{file_name(base)}")
+            for folder in folders
+            for base in segment_offsets(disk.listdir(folder))
+        )
+    except OSError as error:
+        raise DataFolderUnusable(f"cannot check {path}: {error}") from error
+
+
+def _settle_swaps(disk: Disk, folder: str) -> list[str]:
+    """Complete the compactions that a crash interrupted. Those that are damaged are moved aside: their new names."""
+    aside = []
+    for name in disk.listdir(folder):
+        if name.endswith(SWAP_SUFFIX):
+            try:
+                complete_swaps(
+                    disk, folder, [name, *(other for other in disk.listdir(folder) if not other.endswith(SWAP_SUFFIX))]
+                )
+            except BadBatch:
+                aside.append(set_swap_aside(disk, folder, name))
+    return aside
 
 
 def _partition_folders(disk: Disk, path: str) -> tuple[list[str], str]:
