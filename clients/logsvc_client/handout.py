@@ -205,8 +205,7 @@ class Handout:
         if progress is not None:
             if one_by_one:
                 # All of them, those to be parked or skipped too: progress passes each in its turn.
-                for record in handed:
-                    progress.hand_out(record.offset)
+                progress.hand_out(handed)
             if not progress.quiet:
                 handed = self._admitted(progress, handed)
                 if not self._sorted:

@@ -102,7 +102,7 @@ class Isolation:
         if candidate.partition is not None:
             candidate.partition.pass_decoded()
             if one_by_one:
-                candidate.progress.hand_out(candidate.record.offset)
+                candidate.progress.hand_out([candidate.record])
 
     def _put_back(self, candidate: Candidate) -> None:
         """It could not be handed out: it comes first when it can."""

@@ -172,9 +172,9 @@ class PartitionProgress:
         else:
             self._make_ready(record)
 
-    def hand_out(self, offset: int) -> None:
-        """A new record goes to the user one by one; `finish`, `fail`, `park` or `skip` will be called for it."""
-        self._handed.append(offset)
+    def hand_out(self, records: list[Record]) -> None:
+        """New records go to the user one by one; `finish`, `fail`, `park` or `skip` will be called for each."""
+        self._handed.extend([record.offset for record in records])
         self._counted = max(0, self._counted)
 
     def skip(self, offset: int) -> None:
@@ -199,6 +199,11 @@ class PartitionProgress:
         """A record handed out one by one is out of the user's hands: progress goes up to the first that is not."""
         handed, finished = self._handed, self._finished
         if not handed or offset < handed[0]:
+            return
+        if offset == handed[0] and not finished and not self.deferred:
+            # The usual case: records are finished in the order in which they were handed out.
+            handed.popleft()
+            self.advance(handed[0] if handed else offset + 1)
             return
         finished.add(offset)
         self.deferred.pop(offset, None)

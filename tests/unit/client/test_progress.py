@@ -166,7 +166,7 @@ def test_record_done_by_redelivery_before_it_was_read_is_not_read_again() -> Non
 def test_progress_one_by_one_stops_at_the_first_unfinished_record() -> None:
     made = at(0)
     for offset in (0, 1, 2, 5):
-        made.hand_out(offset)
+        made.hand_out([record(offset)])
     made.finish(record(1))
     made.finish(record(2))
     assert made.handled == 0
@@ -181,7 +181,7 @@ def test_progress_one_by_one_stops_at_the_first_unfinished_record() -> None:
 def test_failed_and_parked_records_count_as_passed_one_by_one() -> None:
     made = at(0)
     for offset in (0, 1, 2):
-        made.hand_out(offset)
+        made.hand_out([record(offset)])
     fail(made, record(0, b"k"))
     made.park(record(1, b"k"))
     made.finish(record(2))
@@ -192,7 +192,7 @@ def test_failed_and_parked_records_count_as_passed_one_by_one() -> None:
 def test_abandoned_record_is_never_passed() -> None:
     made = at(0)
     for offset in (0, 1, 2):
-        made.hand_out(offset)
+        made.hand_out([record(offset)])
     made.finish(record(0))
     made.abandon(1)
     made.finish(record(2))
@@ -234,7 +234,7 @@ def test_seeking_back_does_not_take_a_commit_back() -> None:
 def test_a_commit_counts_the_new_records_that_were_handled_in_whichever_order() -> None:
     progress = PartitionProgress(TP, 0)
     for offset in range(4):
-        progress.hand_out(offset)
+        progress.hand_out([record(offset)])
     progress.finish(record(2))
     progress.fail(record(1), "no", "E", "")
     first = progress.take_commit()

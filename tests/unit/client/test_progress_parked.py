@@ -19,7 +19,7 @@ def test_whatever_the_order_all_are_passed_at_the_end_and_nothing_is_left_in_han
     progress = PartitionProgress(TP)
     progress.begin(0)
     for offset in range(4):
-        progress.hand_out(offset)
+        progress.hand_out([record(offset)])
     told: set[int] = set()
     for step in order:
         # Never past a record that nothing has been said about.
