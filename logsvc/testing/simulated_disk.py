@@ -3,14 +3,16 @@
 Every file and folder exists twice: as programs see it, and as it is on the platter. Between the two stand pending operations:
 writes and truncations of a file until its `datasync`, and changes of names in a folder until its `sync_dir`. `crash` makes
 the disk a reboot would find. With `ordered=True` a prefix of the pending operations survives (per file and folder), the last
-write torn at any byte: what a journaling file system does in practice. Without it any subset survives: what POSIX allows.
+write torn at any byte or missing any of its sectors: what a journaling file system does in practice. Without it any subset
+survives, out of order: what POSIX allows.
 
 A datasync that fails loses its pending writes for good although programs still see them, as Linux does: a second datasync that
 "succeeds" saves nothing.
 
     disk = SimulatedDisk()
     disk.fail("datasync", nth=3)                    # EIO at the third datasync from now
-    disk.hook = lambda operation: ...               # sees every operation before it happens; raise SimulatedCrash to stop there
+    disk.hook = lambda operation: ...               # sees each operation before it happens; raise SimulatedCrash to stop there,
+                                                    # SimulatedCrash(written=0.5) to stop half-way through a write
     survivor = disk.crash(random.Random(7))
 """
 
@@ -28,7 +30,14 @@ from logsvc_common.errors import DataFolderLocked
 
 
 class SimulatedCrash(BaseException):
-    """The machine stopped here. No `except Exception` of the program under test may catch it."""
+    """The machine stopped here. No `except Exception` of the program under test may catch it.
+
+    `written`: the share of the write it struck in that was done by then.
+    """
+
+    def __init__(self, *reasons: object, written: float = 0.0) -> None:
+        super().__init__(*reasons)
+        self.written = written
 
 
 class Operation(NamedTuple):
@@ -65,10 +74,15 @@ class SimulatedFile:
         return self._disk.step(kind, self._path)
 
     def pwritev(self, buffers: Sequence[Buffer], position: int) -> int:
-        short_bytes = self._step("write")
+        data = b"".join(buffers)
+        try:
+            short_bytes = self._step("write")
+        except SimulatedCrash as crash:
+            if part := data[: int(len(data) * crash.written)]:
+                self._node.change(Change(position, part), self._disk.now_ms)
+            raise
         if not self._writable:
             raise OSError(errno.EBADF, "the file is not open for writing", self._path)
-        data = b"".join(buffers)
         room = self._disk.room() + max(len(self._node.content) - position, 0)
         if data and room <= 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._path)

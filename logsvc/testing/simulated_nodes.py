@@ -1,12 +1,16 @@
 """Files and folders of the simulated disk, each in two states: as programs see it, and as it is on the platter.
 
 Between the two stand pending changes, in order. `sync` carries them over; `after_crash` carries over as many as luck allows.
+A write that a crash has caught survives whole, not at all, or torn: at any byte, or by sectors of 512 bytes, each of them for
+itself, because a disk writes no less than a sector at once and any of them first.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
+
+SECTOR_BYTES = 512
 
 
 class Change(NamedTuple):
@@ -52,17 +56,33 @@ class FileNode:
         self.pending.clear()
 
     def after_crash(self, rng: Random, ordered: bool) -> "FileNode":
-        content = bytearray(self.durable)
+        if not self.pending:
+            return FileNode(self.durable[:], self.durable[:], [], self.modified_ms)
+        content = self.durable[:]
         for change in self.pending:
             fate = rng.random()
             if fate < 0.4:
                 apply(content, change)
                 continue
-            if fate < 0.7 and change.data:
+            if fate < 0.6 and change.data:
                 apply(content, change, keep_bytes=rng.randrange(len(change.data)))
+            elif fate < 0.75 and change.data:
+                _apply_sectors(content, change.position, change.data, rng)
             if ordered:
                 break
-        return FileNode(content, bytearray(content), [], self.modified_ms)
+        return FileNode(content, content[:], [], self.modified_ms)
+
+
+def _apply_sectors(content: bytearray, position: int, data: bytes, rng: Random) -> None:
+    """Some sectors of a write. The file may have its new size already: what is missing reads as zeros then."""
+    if rng.random() < 0.5:
+        content.extend(bytes(max(position + len(data) - len(content), 0)))
+    begin = 0
+    while begin < len(data):
+        end = min(len(data), begin + SECTOR_BYTES - (position + begin) % SECTOR_BYTES)
+        if rng.random() < 0.5:
+            apply(content, Change(position + begin, data[begin:end]))
+        begin = end
 
 
 Names = list[tuple[str, "Node | None"]]  # changes of names that happen at once; None removes
