@@ -160,6 +160,19 @@ def _requests() -> list[Panel]:
             unit="reqps",
             width=8,
         ),
+        lines(
+            "Requests over a quota",
+            "Requests of clients that had used up their bytes per second, or whose bytes in flight allowed no more.",
+            Query(f"sum by (api) ({rate('logsvc_throttled_requests_total', BROKER)})", "{{api}}"),
+            unit="reqps",
+        ),
+        lines(
+            "Held back by quotas",
+            "For how long clients over a quota were held back, per second and summed over their requests: several in flight wait "
+            "at the same time.",
+            Query(f"sum by (api) ({rate('logsvc_throttle_seconds_total', BROKER)})", "{{api}}"),
+            unit="s",
+        ),
     ]
 
 

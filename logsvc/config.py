@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from logsvc_common.errors import InvalidConfig
+from logsvc_common.messages import CONSUMER_BYTE_RATE, IN_FLIGHT_BYTES, PRODUCER_BYTE_RATE
 
 
 class TopicConfig(msgspec.Struct, frozen=True, rename=lambda name: name.replace("_", ".")):
@@ -103,6 +104,9 @@ class ServerSettings(BaseSettings):
     in_flight_bytes_max: int = Field(default=256 << 20, description="request bytes being worked on, all peers together")
     peer_queue_bytes_max: int = Field(default=64 << 20, description="answers waiting for one slow peer")
     queue_bytes_max: int = Field(default=512 << 20, description="answers waiting for slow peers, all together")
+    quota_producer_byte_rate: int = Field(default=-1, description="bytes a second from one client id; -1 = no limit")
+    quota_consumer_byte_rate: int = Field(default=-1, description="bytes a second to one client id; -1 = no limit")
+    quota_in_flight_bytes: int = Field(default=-1, description="request bytes of one client id being worked on; -1 = no limit")
     partitions_max: int = Field(default=10_000, description="partitions of one broker")
     retention_check_ms: int = Field(default=60_000, ge=10, description="how often retention runs")
     disk_reserve_bytes: int = Field(default=64 << 20, description="free disk space below which writes are refused")
@@ -110,3 +114,18 @@ class ServerSettings(BaseSettings):
     sync_threads: int = Field(default=4, ge=2, le=64, description="threads that fsync and compact")
     log_json: bool = Field(default=False, description="log as JSON lines")
     kafka_exporter_metrics: bool = Field(default=False, description="serve metrics under kafka_exporter's names too")
+
+    @field_validator("quota_producer_byte_rate", "quota_consumer_byte_rate", "quota_in_flight_bytes")
+    @classmethod
+    def _quota_is_a_limit(cls, value: int) -> int:
+        if value != -1 and value < 1:
+            raise ValueError("1 at least, or -1 for no limit")
+        return value
+
+    def quotas(self) -> dict[str, int]:
+        """The quotas of every client that has none of its own, by name."""
+        return {
+            PRODUCER_BYTE_RATE: self.quota_producer_byte_rate,
+            CONSUMER_BYTE_RATE: self.quota_consumer_byte_rate,
+            IN_FLIGHT_BYTES: self.quota_in_flight_bytes,
+        }

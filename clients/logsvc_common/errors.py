@@ -209,6 +209,13 @@ class BrokerOverloaded(BrokerError):
     retriable = True
 
 
+class QuotaExceeded(BrokerError):
+    """The client is so far over a quota of its own that the broker takes nothing from it for now."""
+
+    code = 1011
+    retriable = True
+
+
 class BrokerStopping(BrokerError):
     """The broker is shutting down."""
 

@@ -23,9 +23,9 @@ Ended = Callable[[Message | LogsvcError], None]
 
 
 class Exchange(Generic[RequestT]):
-    """`body` and `payload` as they came; `reply` or `refuse` ends it."""
+    """`body` and `payload` as they came from `peer`, an address; `reply` or `refuse` ends it."""
 
-    __slots__ = ("_correlation_id", "_ended", "_peer", "_send", "api", "body", "payload")
+    __slots__ = ("_correlation_id", "_ended", "_send", "api", "body", "payload", "peer")
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Exchange(Generic[RequestT]):
         send: Send,
         ended: Ended,
     ) -> None:
-        self._peer = peer
+        self.peer = peer
         self._correlation_id = correlation_id
         self._send = send
         self._ended: Ended | None = ended
@@ -47,11 +47,11 @@ class Exchange(Generic[RequestT]):
 
     def reply(self, body: Message, payload: Sequence[Buffer] = ()) -> None:
         self._end(body)
-        self._send(self._peer, encode_response(self._correlation_id, body, payload))
+        self._send(self.peer, encode_response(self._correlation_id, body, payload))
 
     def refuse(self, error: LogsvcError) -> None:
         self._end(error)
-        self._send(self._peer, encode_error(self._correlation_id, error))
+        self._send(self.peer, encode_error(self._correlation_id, error))
 
     def _end(self, answer: Message | LogsvcError) -> None:
         assert self._ended is not None, f"{self.api.name} was answered twice"

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from logsvc.broker.dispatcher import guarded
 from logsvc.broker.exchange import Exchange
 from logsvc.broker.parked import Parked
+from logsvc.broker.throttle import Throttle
 from logsvc.storage.log_directory import LogDirectory
 from logsvc.storage.partition_log import PartitionLog
 from logsvc_common.errors import InvalidRequest, LogsvcError
@@ -25,8 +27,11 @@ class _Read(NamedTuple):
 class FetchHandler:
     """`count(topic, bytes)` is told of what went out."""
 
-    def __init__(self, logs: LogDirectory, monotonic_ms: Callable[[], int], count: Callable[[str, int], None]) -> None:
+    def __init__(
+        self, logs: LogDirectory, monotonic_ms: Callable[[], int], count: Callable[[str, int], None], throttle: Throttle
+    ) -> None:
         self._logs = logs
+        self._throttle = throttle
         self._monotonic_ms = monotonic_ms
         self._count = count
         self.parked: Parked[PartitionLog, Exchange[Fetch]] = Parked()
@@ -35,8 +40,13 @@ class FetchHandler:
         fetch = exchange.body
         if len(fetch.partitions) > FETCH_PARTITIONS_MAX:
             raise InvalidRequest(f"{len(fetch.partitions)} partitions in one fetch, at most {FETCH_PARTITIONS_MAX} are taken")
-        read = self._read(fetch)
-        missing = min(fetch.min_bytes, FETCH_BYTES_MAX) - read.bytes
+        bytes_max = FETCH_BYTES_MAX
+        if self._throttle.active:
+            if self._throttle.holds_fetch(exchange, self._go_on):
+                return
+            bytes_max = self._throttle.fetch_bytes_max(exchange, FETCH_BYTES_MAX)
+        read = self._read(fetch, bytes_max)
+        missing = min(fetch.min_bytes, bytes_max) - read.bytes
         if missing > 0 and not read.failed and fetch.max_wait_ms > 0 and fetch.partitions:
             deadline_ms = self._monotonic_ms() + min(fetch.max_wait_ms, FETCH_WAIT_MS_MAX)
             keys = [self._logs.partition(wanted.topic, wanted.partition) for wanted in fetch.partitions]
@@ -47,32 +57,46 @@ class FetchHandler:
     def readable(self, log: PartitionLog, size: int) -> None:
         """`size` more bytes of `log` may be read: answer the polls that now have enough."""
         for exchange in self.parked.wake(log, size):
-            self._answer(exchange, self._read(exchange.body))
+            self._answer_now(exchange)
 
     def gone(self, log: PartitionLog) -> None:
         """`log` was deleted or failed: whoever waits on it is told."""
         for exchange in self.parked.wake(log):
-            self._answer(exchange, self._read(exchange.body))
+            self._answer_now(exchange)
 
     def expire(self, now_ms: int) -> None:
         for exchange in self.parked.expire(now_ms):
-            self._answer(exchange, self._read(exchange.body))
+            self._answer_now(exchange)
 
     def stop(self) -> None:
         """Answer all polls with what there is."""
         for exchange in self.parked.drain():
-            self._answer(exchange, self._read(exchange.body))
+            self._answer_now(exchange)
+
+    def _go_on(self, exchange: Exchange[Fetch]) -> None:
+        """A fetch that was held for its client's quota: as if it had come now."""
+        guarded(self.handle, exchange)
+
+    def _answer_now(self, exchange: Exchange[Fetch]) -> None:
+        """Answer with what there is; later, when the client's quota is used up."""
+        bytes_max = FETCH_BYTES_MAX
+        if self._throttle.active:
+            if self._throttle.holds_fetch(exchange, self._answer_now):
+                return
+            bytes_max = self._throttle.fetch_bytes_max(exchange, FETCH_BYTES_MAX)
+        self._answer(exchange, self._read(exchange.body, bytes_max))
 
     def _answer(self, exchange: Exchange[Fetch], read: _Read) -> None:
         for result, frame in zip(read.results, read.frames, strict=True):
             if frame:
                 self._count(result.topic, len(frame))
-        exchange.reply(FetchReply(read.results), read.frames)
+        throttle_ms = self._throttle.fetched(exchange, read.bytes) if self._throttle.active else 0
+        exchange.reply(FetchReply(read.results, throttle_ms), read.frames)
 
-    def _read(self, fetch: Fetch) -> _Read:
+    def _read(self, fetch: Fetch, bytes_max: int) -> _Read:
         results: list[FetchResult] = []
         frames: list[bytes] = []
-        budget = min(fetch.max_bytes, FETCH_BYTES_MAX)
+        budget = min(fetch.max_bytes, bytes_max)
         total = 0
         failed = False
         for wanted in fetch.partitions:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import logsvc
 from logsvc.broker.admin import AdminHandler
 from logsvc.broker.appender import Appender
+from logsvc.broker.client_quotas import ClientQuotas
 from logsvc.broker.dispatcher import Dispatcher, Handler
 from logsvc.broker.exchange import Exchange, LocalAnswer, Send
 from logsvc.broker.fetch import FetchHandler
@@ -22,6 +23,7 @@ from logsvc.broker.history_keeper import HistoryKeeper
 from logsvc.broker.letter_piles import LetterPiles
 from logsvc.broker.produce import ProduceHandler
 from logsvc.broker.sampler import Sampler
+from logsvc.broker.throttle import Throttle
 from logsvc.broker.upkeep import Upkeep
 from logsvc.clock import Clock
 from logsvc.config import ServerSettings
@@ -90,8 +92,12 @@ class Broker:
         )
         self._upkeep = Upkeep(logs, run_in_thread, lambda call: loop.call_soon_threadsafe(self._from_thread, call))
         self._appender = Appender(group_commit, self._readable, self._count_appended, metrics.append_duration_seconds.observe)
-        self._fetch = FetchHandler(logs, clock.monotonic_ms, self._count_fetched)
-        self._produce = ProduceHandler(logs, self._appender, clock.wall_ms, settings.in_flight_bytes_max, unsaturated)
+        quotas = ClientQuotas(settings.quotas(), logs.quotas.clients)
+        self._throttle = Throttle(quotas, logs.quotas, clock.monotonic_ms, metrics.throttled)
+        self._fetch = FetchHandler(logs, clock.monotonic_ms, self._count_fetched, self._throttle)
+        self._produce = ProduceHandler(
+            logs, self._appender, clock.wall_ms, settings.in_flight_bytes_max, unsaturated, self._throttle
+        )
         self.groups = GroupsHandler(logs, self._appender, clock, metrics, unit=unit)
         self._admin = AdminHandler(
             logs,
@@ -117,6 +123,8 @@ class Broker:
             Api.PRODUCE: self._produce.handle,
             Api.FETCH: self._fetch.handle,
             Api.LIST_OFFSETS: self._admin.list_offsets,
+            Api.ALTER_QUOTA: self._throttle.alter,
+            Api.LIST_QUOTAS: self._throttle.list,
             **self.groups.handlers(),
         }
 
@@ -155,6 +163,7 @@ class Broker:
         self.stopping = True
         if self._timer is not None:
             self._timer.cancel()
+        self._throttle.stop()
         self._fetch.stop()
         self.groups.stop()
         try:
@@ -172,7 +181,12 @@ class Broker:
         flush_ms = self._appender.next_due_ms()
         if flush_ms is not None:
             flush_ms = monotonic_ms + max(0, flush_ms - self._clock.wall_ms())
-        waits = (self._fetch.parked.next_deadline_ms(), self.groups.next_deadline_ms(), flush_ms)
+        waits = (
+            self._fetch.parked.next_deadline_ms(),
+            self._throttle.next_deadline_ms(),
+            self.groups.next_deadline_ms(),
+            flush_ms,
+        )
         first_ms = min([self._retention_due_ms, self._history_due_ms, *(wait for wait in waits if wait is not None)])
         if self._timer is not None:
             if self._timer_ms <= first_ms:
@@ -189,6 +203,7 @@ class Broker:
             if late_ms > STALLED_MS:
                 logger.warning("nothing has run here for %d ms: every member of a group gets a full session", late_ms)
                 self.groups.stalled()
+            self._throttle.expire(monotonic_ms)
             self._fetch.expire(monotonic_ms)
             self.groups.expire(monotonic_ms)
             self._appender.sync_due(self._clock.wall_ms())
@@ -227,6 +242,7 @@ class Broker:
         self._metrics.topic(topic).fetched_bytes.inc(size)
 
     def _hello(self, exchange: Exchange[Hello]) -> None:
+        self._throttle.greeted(exchange.peer, exchange.body.client_id)
         exchange.reply(
             HelloReply(
                 broker_id=self._broker_id,

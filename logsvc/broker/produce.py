@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from logsvc.broker.appender import Appender
 from logsvc.broker.exchange import Exchange
+from logsvc.broker.throttle import ReplyToProduce, Throttle
 from logsvc.storage.log_directory import LogDirectory
 from logsvc.storage.partition_log import AppendResult
 from logsvc_common.batch import (
@@ -42,18 +43,18 @@ def check_batch(batch: Buffer) -> BatchHeader:
 class _Pending:
     """A request whose batches wait for their fsyncs, each on its own."""
 
-    __slots__ = ("_exchange", "_missing", "_results")
+    __slots__ = ("_missing", "_reply", "_results")
 
-    def __init__(self, exchange: Exchange[Produce]) -> None:
-        self._exchange = exchange
-        self._missing = len(exchange.body.partitions)
+    def __init__(self, partitions: int, reply: ReplyToProduce) -> None:
+        self._reply = reply
+        self._missing = partitions
         self._results: list[ProduceResult] = [ProduceResult()] * self._missing
 
     def set(self, place: int, result: ProduceResult) -> None:
         self._results[place] = result
         self._missing -= 1
         if not self._missing:
-            self._exchange.reply(ProduceReply(self._results))
+            self._reply(ProduceReply(self._results))
 
 
 def _failed(error: LogsvcError) -> ProduceResult:
@@ -70,6 +71,7 @@ class ProduceHandler:
         wall_ms: Callable[[], int],
         bytes_max: int,
         unsaturated: Callable[[], None],
+        throttle: Throttle,
     ) -> None:
         self._logs = logs
         self._appender = appender
@@ -77,6 +79,7 @@ class ProduceHandler:
         self.bytes_in_flight = 0
         self._bytes_max = bytes_max
         self._unsaturated = unsaturated
+        self._throttle = throttle
 
     @property
     def saturated(self) -> bool:
@@ -90,9 +93,12 @@ class ProduceHandler:
         if not partitions:
             exchange.reply(ProduceReply([]))
             return
-        pending = _Pending(exchange)
-        now_ms = self._wall_ms()
-        for place, (target, batch) in enumerate(zip(partitions, exchange.payload, strict=True)):
+        reply = self._throttle.admit(exchange) if self._throttle.active else exchange.reply
+        if reply is None:
+            return
+        pending = _Pending(len(partitions), reply)
+        batches, now_ms = exchange.payload, self._wall_ms()
+        for place, (target, batch) in enumerate(zip(partitions, batches, strict=True)):
             try:
                 self._append(pending, place, target, batch, now_ms)
             except LogsvcError as error:

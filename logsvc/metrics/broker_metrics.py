@@ -92,7 +92,15 @@ class BrokerMetrics:
         self._errors = counters(
             ("api", "code"), ("logsvc_request_errors", "Errors in answers to requests, whole or for one of their partitions.")
         )
-        self._counted = (self._topics, self._groups, self._dead_letters, self._rebalances, self._errors)
+        self._throttled = CounterFamily(
+            [
+                Names("logsvc_throttled_requests", "Requests of clients that were over a quota."),
+                Names("logsvc_throttle_seconds", "Time for which clients over a quota were held back.", per_unit=1_000),
+            ],
+            ("api",),
+            label_sets_max,
+        )
+        self._counted = (self._topics, self._groups, self._dead_letters, self._rebalances, self._errors, self._throttled)
 
         self.append_duration_seconds = Histogram(APPEND.name, DISK_SECONDS)
         self.fsync_duration_seconds = Histogram(FSYNC.name, DISK_SECONDS)
@@ -132,6 +140,12 @@ class BrokerMetrics:
         """Count a refusal; the label is the name of the error's class. `api` is None for what was no request."""
         kind = error if isinstance(error, type) else type(error)
         self._errors.get("unknown" if api is None else api.name.lower(), kind.__name__)[0].inc()
+
+    def throttled(self, api: Api, wait_ms: int) -> None:
+        """Count a request whose client is over a quota and has to wait."""
+        requests, seconds = self._throttled.get(api.name.lower())
+        requests.inc()
+        seconds.inc(wait_ms)
 
     def drop_topic(self, topic: str) -> None:
         """Forget a deleted topic's series."""

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from logsvc.metrics.text import labels_text
+from logsvc.metrics.text import SECONDS, WHOLE, labels_text
 
 LABEL_SETS_MAX = 10_000
 OTHER = "__other__"
@@ -31,10 +31,11 @@ class Counter:
 
 
 class Names(NamedTuple):
-    """What a metric is called; `name` is without `_total`."""
+    """What a metric is called; `name` is without `_total`. It is counted in `per_unit` parts of its unit."""
 
     name: str
     help: str
+    per_unit: int = 1
 
 
 class _Child(NamedTuple):
@@ -92,12 +93,17 @@ class CounterFamily:
 
     def lines(self, number: int, step: int) -> Iterator[bytes]:
         """The samples of counter `number` of the family, `step` of them at a time, as of when each piece is asked for."""
-        name = f"{self.counters[number].name}_total".encode()
+        names = self.counters[number]
+        line = f"{names.name}_total%b".encode() + (WHOLE if names.per_unit == 1 else SECONDS) + b"\n"
         children = list(self._children.values())
         for start in range(0, len(children), step):
             yield b"".join(
                 [
-                    b"%b%b %d\n" % (name, child.labels_text, child.counters[number].value)
+                    line % (child.labels_text, _in_units(child.counters[number].value, names.per_unit))
                     for child in children[start : start + step]
                 ]
             )
+
+
+def _in_units(value: int, per_unit: int) -> float:
+    return value if per_unit == 1 else value / per_unit  # a whole number stays one, however large

@@ -2,6 +2,7 @@
 
     DATA/.lock                 held by the running broker, holds its process id
     DATA/topics/ID.json        see `topic_store`
+    DATA/quotas.json           see `quota_store`
     DATA/TOPIC-PARTITION/      see `partition_log`
     DATA/ID-PARTITION-delete/  a partition of a deleted topic, on its way out
 
@@ -23,6 +24,7 @@ from logsvc.storage import checkpoint as checkpoints
 from logsvc.storage.compaction import Compaction
 from logsvc.storage.disk import Disk, File, make_folder
 from logsvc.storage.partition_log import PartitionLog
+from logsvc.storage.quota_store import QuotaStore
 from logsvc.storage.reserve import DiskReserve
 from logsvc.storage.segment import LOG_SUFFIX, OFFSET_INDEX_SUFFIX, TIME_INDEX_SUFFIX, SegmentCache
 from logsvc.storage.topic_store import TopicFile, TopicStore, overrides_after
@@ -87,6 +89,7 @@ class LogDirectory:
         self._disk = disk
         self._lock = lock
         self._store = TopicStore(disk, path)
+        self.quotas = QuotaStore(disk, path)
         self._cache = SegmentCache(disk)
         self._reserve = DiskReserve(disk, path, reserve_bytes)
         self._opened_ms = now_ms
@@ -123,6 +126,7 @@ class LogDirectory:
 
     def _recover(self) -> None:
         self._store.prepare()
+        self.quotas.load()
         names = set(self._disk.listdir(self.path))
         for deleted in self._store.deletions():
             self._finish_delete(deleted.topic_id, deleted.name, deleted.partitions)

@@ -78,6 +78,11 @@ REQUESTS: list[tuple[m.Request, list[Any]]] = [
     ),
     (m.ListRedrives("g"), [31, 1, 7, ["g"]]),
     (m.CancelRedrive(3), [32, 1, 7, [3]]),
+    (
+        m.AlterQuota("me", {"producer_byte_rate": 5, "in_flight_bytes": None}),
+        [33, 1, 7, ["me", {"producer_byte_rate": 5, "in_flight_bytes": None}]],
+    ),
+    (m.ListQuotas(), [34, 1, 7, []]),
 ]
 
 REDRIVE = m.Redrive(3, "g", "t", "dlq.t.g", "running", WHERE, 50, 100, False, 10, 5, 4, 3, 1, 1_000, 2_000, "why")
@@ -164,6 +169,13 @@ RESPONSES: list[tuple[m.Message, list[Any]]] = [
     (m.StartRedriveReply(REDRIVE), [REDRIVE_WIRE]),
     (m.ListRedrivesReply([REDRIVE], [m.LetterTopic("dlq.t.g", "t", "g", 4)]), [[REDRIVE_WIRE], [["dlq.t.g", "t", "g", 4]]]),
     (m.CancelRedriveReply(REDRIVE), [REDRIVE_WIRE]),
+    (m.ProduceReply([m.ProduceResult(base_offset=5)], 250), [[[0, "", 5, False]], 250]),
+    (m.FetchReply([], 250), [[], 250]),
+    (m.AlterQuotaReply(m.ClientQuota("me", {"producer_byte_rate": 5})), [["me", {"producer_byte_rate": 5}]]),
+    (
+        m.ListQuotasReply({"producer_byte_rate": -1}, [m.ClientQuota("me", {"in_flight_bytes": 5})]),
+        [{"producer_byte_rate": -1}, [["me", {"in_flight_bytes": 5}]]],
+    ),
 ]
 
 

@@ -45,6 +45,8 @@ class Api(IntEnum):
     START_REDRIVE = 30
     LIST_REDRIVES = 31
     CANCEL_REDRIVE = 32
+    ALTER_QUOTA = 33
+    LIST_QUOTAS = 34
 
 
 class Message(msgspec.Struct, array_like=True, frozen=True):

@@ -41,9 +41,10 @@ class ProduceResult(Result, frozen=True, kw_only=True):
 
 
 class ProduceReply(Message, frozen=True):
-    """In the order of the request."""
+    """In the order of the request. `throttle_ms`: a quota is used up, send no more for so long."""
 
     results: list[ProduceResult]
+    throttle_ms: Int64 = 0
 
 
 class FetchPartition(Message, frozen=True):
@@ -77,9 +78,10 @@ class FetchResult(Result, frozen=True, kw_only=True):
 
 class FetchReply(Message, frozen=True):
     """Payload: one frame a result, in order: whole batches (the first may begin before the offset asked for), or empty
-    for a result with an error. Partitions with neither data nor error are left out."""
+    for a result with an error. Partitions with neither data nor error are left out. `throttle_ms`: as of a produce."""
 
     results: list[FetchResult]
+    throttle_ms: Int64 = 0
 
 
 EARLIEST = -2
