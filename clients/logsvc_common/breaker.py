@@ -21,7 +21,8 @@ window is WINDOW_BUCKETS counters, so it costs the same however much is delivere
 
 A probe is one record. Its kinds take turns: one that has failed is asked first, because it loses nothing; if it fails again,
 that may be its own fault, and the next probe is a record nobody has tried yet. So a run of bad records cannot hold a group
-for good. Which record it is, is up to whoever uses this module.
+for good. Which record it is, is up to whoever uses this module. Where there are no new records, bad ones would: so once the
+pauses are the longest they get (`at_its_longest`), a probe may spend an attempt of its record.
 
 After a pause many failed records are due at once. For a window they are handed out a few at a time (`allowance`), between new
 records: a downstream that has just come back is not given everything at once.
@@ -228,6 +229,11 @@ class Breaker:
     def prefers_fresh(self) -> bool:
         """Which kind of probe is next: a record nobody has tried, or one that has failed. They take turns."""
         return self._repeats % 2 == 0
+
+    @property
+    def at_its_longest(self) -> bool:
+        """True when no pause could have been longer than the last one."""
+        return self.config.open_ms << min(max(0, self._repeats - 1), 27) >= self.config.open_max_ms
 
     def advance(self, now_ms: int) -> bool:
         """True when an open breaker has become half open."""

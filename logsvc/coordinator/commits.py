@@ -17,7 +17,7 @@ from logsvc.coordinator.deadletter import make_intent, write_effect
 from logsvc.coordinator.events import Effect, LogView, Now, Outcome, RetriesChanged, StateRecord, TopicPartition
 from logsvc.coordinator.group import Group, Progress
 from logsvc.coordinator.limits import CoordinatorLimits
-from logsvc.coordinator.offsets import check_committer
+from logsvc.coordinator.offsets import check_committer, is_unread
 from logsvc.coordinator.state_log import (
     CommittedOffset,
     Member,
@@ -26,6 +26,7 @@ from logsvc.coordinator.state_log import (
     offset_record,
     suspect_record,
 )
+from logsvc_common.breaker import BreakerState
 from logsvc_common.delivery import Plan
 from logsvc_common.errors import (
     BrokerOverloaded,
@@ -39,6 +40,7 @@ from logsvc_common.errors import (
 from logsvc_common.messages import Commit, CommitPartition, CommitReply, CommitResult
 from logsvc_common.names import dead_letter_topic
 from logsvc_common.retry import RetryPolicy
+from logsvc_common.transitions import Spends, always
 
 DEFAULT_POLICY = RetryPolicy()
 
@@ -96,12 +98,23 @@ def _plan(
     if not part.failed:
         plan = progress.failed.plan(part, policy, given.now.wall_ms, given.unit)
     else:
-        spends = partial(flood.breaker.failed, now_ms, amid_successes=amid_successes or handled > 0)
+        spends: Spends = partial(flood.breaker.failed, now_ms, amid_successes=amid_successes or handled > 0)
+        probe = (part.topic, part.partition), part.failed[0].offset
+        if flood.failed_probe == probe and len(part.failed) == 1 and _nothing_else_is_left(group, given.logs):
+            spends = always
         plan = progress.failed.plan(part, policy, given.now.wall_ms, given.unit, spends)
     if flood.closed:
         return plan, False
     failed = [failure.offset for failure in part.failed if failure.offset in plan.changes]
     return plan, flood.judge((part.topic, part.partition), part.done, failed, handled, now_ms)
+
+
+def _nothing_else_is_left(group: Group, logs: LogView) -> bool:
+    """True when the breaker has waited as long as it does, and there is no new record by which it could tell bad records from a
+    dead downstream: only by spending their attempts do they come to an end."""
+    if group.flood.breaker.state is not BreakerState.HALF_OPEN or not group.flood.breaker.at_its_longest:
+        return False
+    return not any(is_unread(group, partition, logs) for partition in {*group.owners, *group.progress})
 
 
 def _newly_handled(progress: Progress, part: CommitPartition, logs: LogView) -> int:

@@ -229,12 +229,17 @@ def _is_probing(group: Group, logs: LogView, limits: CoordinatorLimits) -> bool:
 
 def _has_fresh(group: Group, partition: TopicPartition, logs: LogView, limits: CoordinatorLimits) -> bool:
     """True when there are new records in a partition, and nothing of its own keeps them from being handed out."""
+    progress = group.progress.get(partition)
+    full = progress is not None and progress.failed.full(limits.failures_per_partition_max)
+    return not full and is_unread(group, partition, logs)
+
+
+def is_unread(group: Group, partition: TopicPartition, logs: LogView) -> bool:
+    """True when there are records in a partition that the group has not got to."""
     topic, number = partition
     if number >= (logs.partition_count(topic) or 0):
         return False
     progress = group.progress.get(partition)
     if progress is None:
         return logs.end_offset(topic, number) > logs.start_offset(topic, number)
-    return progress.failed.committed < logs.end_offset(topic, number) and not progress.failed.full(
-        limits.failures_per_partition_max
-    )
+    return progress.failed.committed < logs.end_offset(topic, number)

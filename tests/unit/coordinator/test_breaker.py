@@ -208,6 +208,35 @@ class TestHalfOpen:
         assert not broker.commit(63).isolated
         assert broker.state == "closed"
 
+    def test_bad_records_at_the_end_of_everything_spend_their_attempts_once_the_pauses_are_the_longest(self) -> None:
+        broker = half_open()
+        broker.logs.topics["t"] = [60, 0]
+        spent, pauses, poll = [], [OPEN_MS], 0
+        while not broker.letters_asked_for():
+            poll += 1
+            assert poll < 300, "they never end"
+            ((partition, offset, attempt),) = broker.given(poll=poll)
+            result = broker.commit(failed=[failure(offset, attempt=attempt)], retry=POLICY, partition=partition)
+            spent.append(result.verdicts[0].attempts - (attempt - 1))
+            if not broker.letters_asked_for():
+                assert broker.state == "open"
+                pauses.append(broker.coordinator.describe("g", broker.now).breaker.retry_in_ms)
+                broker.pass_time(pauses[-1])
+        assert pauses[:5] == [5_000, 10_000, 20_000, 40_000, 60_000]
+        assert spent[:4] == [0, 0, 0, 0], "a short outage costs nothing"
+        assert all(spent[4:])
+
+    def test_they_spend_nothing_while_there_is_a_record_that_nobody_has_tried(self) -> None:
+        broker = half_open()
+        broker.logs.topics["t"] = [60, 1]
+        for poll in range(1, 20):
+            ((_, offset, attempt),) = broker.given([0], poll=poll) or [(0, -1, 0)]
+            if offset >= 0:
+                result = broker.commit(failed=[failure(offset, attempt=attempt)], retry=POLICY)
+                assert result.verdicts[0].attempts == attempt - 1
+            broker.pass_time(60_000)
+        assert broker.letters_asked_for() == []
+
     def test_a_new_record_that_fails_pauses_again_and_is_kept(self) -> None:
         broker = half_open()
         [(_, offset, _)] = broker.given()
