@@ -50,15 +50,18 @@ class BrokerProcess:
         """Start it, after the first time on the same ports. Returns when clients can connect; StartError says why not."""
         http_port = self.http_url.rpartition(":")[2] if self.http_url else "0"
         where = ["--data-dir", str(self.data_dir), "--bind", self.server, "--http-port", http_port, "--format", "json"]
-        command = [sys.executable, "-m", "logsvc.cli.main", "serve", *where, *self._arguments]
-        with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
+        self._process = self._launch(["serve", *where, *self._arguments])
         line = self._first_line(self._process)
         if not line.endswith(b"\n"):
             self.kill()
             raise StartError(f"the broker did not start: {self._log_end()}")
         announced = msgspec.json.decode(line, type=_Announcement)
         self.server, self.http_url = announced.server, announced.http_url
+
+    def _launch(self, arguments: list[str]) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", "logsvc.cli.main", *arguments]
+        with self.log_path.open("ab") as log:
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
 
     def stop(self) -> int:
         """SIGTERM, and wait for its end. Returns its exit code; 0 when it did not run."""
