@@ -111,11 +111,13 @@ def scrape_for_ever(address: str) -> None:
 
 @contextmanager
 def scraper(address: str) -> Iterator[list[float]]:
-    """Somebody scrapes while the block runs; the list has the milliseconds of each scrape afterwards."""
+    """Somebody scrapes while the block runs, and has begun to; the list has the milliseconds of each scrape afterwards."""
     command = [sys.executable, "-m", "tests.bench.scrape", "--scraper", address]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
     found: list[float] = []
     try:
+        found.append(float(process.stdout.readline()))
         yield found
     finally:
         out, _ = process.communicate(timeout=60)
