@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from logsvc_client.quotas import throttled_until_ms
 from logsvc_client.records import Record, TopicPartition
 from logsvc_common.batch import BatchHeader, Buffer, split
 from logsvc_common.errors import (
@@ -180,6 +181,7 @@ class Fetcher:
         self._readable: dict[PartitionFetch, None] = {}
         self._fetches = 0
         self._expected_bytes = 0  # what the answers under way may bring at most
+        self._throttled_until_ms = 0  # the broker wants no fetch before
 
     # Assignment
 
@@ -253,6 +255,8 @@ class Fetcher:
     def plan(self, now_ms: int) -> list[SentFetch]:
         """The Fetch requests to send now."""
         sent: list[SentFetch] = []
+        if now_ms < self._throttled_until_ms:
+            return sent
         hungry = []
         for partition in list(self._touched):
             if self._hungry(partition, now_ms):
@@ -294,6 +298,8 @@ class Fetcher:
     def received(self, sent: SentFetch, reply: FetchReply, payload: Sequence[Buffer], now_ms: int) -> bool:
         """An answer arrived. Returns True when it brought records or an error the user should see."""
         self._over(sent)
+        if reply.throttle_ms:
+            self._throttled_until_ms = max(self._throttled_until_ms, throttled_until_ms(reply.throttle_ms, now_ms))
         asked = {partition.tp: (partition, version) for partition, version in sent.partitions}
         news = False
         for result, data in zip(reply.results, payload, strict=False):
@@ -312,15 +318,14 @@ class Fetcher:
             return partition.error is not None
         partition.high_watermark = result.high_watermark
         try:
-            chunks = [Chunk(*piece) for piece in split(data)]
-        except CorruptBatch as error:
-            chunks = []
+            for piece in split(data, partition.fetch_offset):
+                chunk = Chunk(*piece)
+                if chunk.header.next_offset > partition.fetch_offset:
+                    partition.chunks.append(chunk)
+                    partition.buffered_bytes += chunk.header.size
+                    partition.fetch_offset = chunk.header.next_offset
+        except CorruptBatch as error:  # what came before it is handed out first
             partition.error = CorruptBatch(f"{_name(partition.tp)} at offset {partition.fetch_offset}: {error}")
-        for chunk in chunks:
-            if chunk.header.next_offset > partition.fetch_offset:
-                partition.chunks.append(chunk)
-                partition.buffered_bytes += chunk.header.size
-                partition.fetch_offset = chunk.header.next_offset
         self._touch(partition)
         return True
 
@@ -376,7 +381,9 @@ class Fetcher:
                 raise error
 
     def next_due_ms(self, now_ms: int) -> int | None:
-        """When a partition that waits after an error is to be tried again."""
+        """When a partition that waits, after an error or for a quota, is to be looked at again."""
+        if now_ms < self._throttled_until_ms:
+            return self._throttled_until_ms
         due = [p.retry_at_ms for p in self._touched if p.retry_at_ms > now_ms]
         return min(due, default=None)
 

@@ -135,10 +135,13 @@ def stamp(batch: Buffer, header: BatchHeader, base_offset: int, leader_epoch: in
     return _STAMP.pack(base_offset, header.length, leader_epoch), memoryview(batch)[16:]
 
 
-def split(buffer: Buffer) -> Iterator[tuple[BatchHeader, memoryview]]:
+def split(buffer: Buffer, offset: int | None = None) -> Iterator[tuple[BatchHeader, memoryview]]:
     """The whole batches at the start of `buffer`, as views into it. A batch cut off at the end is left out.
 
-    Raises CorruptBatch at a header that cannot be.
+    With `offset`, of a log read from there: the first batch begins there or before, and each where the one before it ends. The
+    base offset lies outside the CRC, so this is what keeps a damaged one from being skipped or given another place.
+
+    Raises CorruptBatch at a header that cannot be, or that is not the one that follows.
     """
     view = memoryview(buffer)
     position, end = 0, len(view)
@@ -146,6 +149,10 @@ def split(buffer: Buffer) -> Iterator[tuple[BatchHeader, memoryview]]:
         header = parse_header(view, position)
         if position + header.size > end:
             return
+        if offset is not None:
+            if header.base_offset > offset or (position and header.base_offset < offset):
+                raise CorruptBatch(f"offset {offset} is due, a batch of {header.base_offset} to {header.last_offset} is there")
+            offset = header.next_offset
         yield header, view[position : position + header.size]
         position += header.size
 

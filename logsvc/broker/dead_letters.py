@@ -128,6 +128,6 @@ def _batches(log: PartitionLog, offset: int) -> Iterator[memoryview]:
         data = log.read(offset, SEARCH_BYTES, up_to=log.end_offset)
         if not data:
             return
-        for header, batch in split(data):
+        for header, batch in split(data, offset):
             yield batch
             offset = header.next_offset

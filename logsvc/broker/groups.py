@@ -327,7 +327,7 @@ def _ignore(_outcome: Outcome, error: LogsvcError | None) -> None:
 def _records(log: PartitionLog) -> Iterator[StateRecord]:
     offset = log.start_offset
     while offset < log.end_offset:
-        for header, batch in split(log.read(offset, LOAD_BYTES, up_to=log.end_offset)):
+        for header, batch in split(log.read(offset, LOAD_BYTES, up_to=log.end_offset), offset):
             check_crc(batch, header)
             for record in decode(batch):
                 assert record.key is not None, "a state record without a key"

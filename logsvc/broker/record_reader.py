@@ -70,7 +70,7 @@ class RecordReader:
             if batch.holds(log, offset):
                 self._batches.append(self._batches.pop(at))
                 return batch
-        for header, data in split(log.read(offset, 1)):
+        for header, data in split(log.read(offset, 1), offset):
             check_crc(data, header)
             batch = _Batch(log, header, decode(data))
             self._keep(batch)

@@ -99,7 +99,7 @@ def _batches(log: PartitionLog, offset: int, max_bytes: int, end_offset: int) ->
     """The batches of one read from `offset` on, none that begins at or above `end_offset`."""
     if offset >= end_offset:
         return
-    for header, batch in split(log.read(offset, max_bytes)):
+    for header, batch in split(log.read(offset, max_bytes), offset):
         if header.base_offset >= end_offset:
             return
         check_crc(batch, header)

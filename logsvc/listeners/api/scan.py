@@ -125,7 +125,7 @@ def take(data: Buffer, page: Page[ItemT], pick: Callable[[RawRecord], Pick[ItemT
     Raises CorruptBatch, RecordTooLarge.
     """
     before = page.position
-    for header, batch in split(data):
+    for header, batch in split(data, before):
         if header.base_offset >= page.end or page.is_full:
             break
         check_crc(batch, header)

@@ -253,3 +253,25 @@ def test_readable_partitions_take_turns() -> None:
     reply(made, sent, {0: batch(0), 2: batch(0)})
     turns: list[PartitionFetch | None] = [made.next_readable() for _ in range(4)]
     assert [turn.tp.partition for turn in turns if turn is not None] == [0, 2, 0, 2]
+
+
+def test_a_batch_whose_base_offset_is_damaged_is_told_after_the_good_ones_and_never_skipped() -> None:
+    for bad in (batch(1), batch(1 << 20)):
+        made = fetcher()
+        partition = made.add(tp(0), 0)
+        [sent] = made.plan(0)
+        reply(made, sent, {0: batch(0) + batch(3) + bad + batch(9)})
+        assert [chunk.header.base_offset for chunk in partition.chunks] == [0, 3]
+        assert partition.fetch_offset == 6
+        assert isinstance(partition.error, CorruptBatch)
+        assert "at offset 6" in str(partition.error)
+
+
+def test_a_header_that_cannot_be_does_not_take_the_good_batches_before_it_along() -> None:
+    made = fetcher()
+    partition = made.add(tp(0), 0)
+    [sent] = made.plan(0)
+    reply(made, sent, {0: batch(0) + batch(3) + b"\xff" * 100})
+    assert [chunk.header.base_offset for chunk in partition.chunks] == [0, 3]
+    assert isinstance(partition.error, CorruptBatch)
+    assert "at offset 6" in str(partition.error)
