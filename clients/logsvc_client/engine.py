@@ -74,6 +74,7 @@ class Engine:
         self.progress: dict[TopicPartition, PartitionProgress] = {}
         self.revoking: dict[TopicPartition, PartitionProgress] = {}
         self.error: LogsvcError | None = None  # for the user's next call
+        self.lost: LogsvcError | None = None  # why what was handed out last cannot be committed any more
         self.closing = False
         self._discover = [] if membership is not None else list(topics)
         self._discover_at_ms = 0
@@ -140,10 +141,16 @@ class Engine:
                 self.on_changed()
 
     def commit(self) -> "Future[None]":
-        """Commit all that is settled; the future ends when the broker has it."""
+        """Commit all that is settled; the future ends when the broker has it.
+
+        After the membership was lost, the first one fails with the reason, unless records were taken since.
+        """
         told: Future[None] = Future()
         told.set_running_or_notify_cancel()
-        if self._commits is None:
+        lost, self.lost = self.lost, None
+        if lost is not None:
+            told.set_exception(lost)
+        elif self._commits is None:
             told.set_exception(InvalidRequest("a consumer without a group has nothing to commit to"))
         elif not self._commits.busy and not any(progress.pending for progress in self._all_progress()):
             told.set_result(None)
@@ -271,7 +278,9 @@ class Engine:
                 error = answer if isinstance(answer, LogsvcError) else InvalidRequest(f"answered with {answer!r}")
                 if membership.refused(error, now_ms):
                     log.warning("group %s: membership lost: %s", self.group, error)
+                    held = bool(self.progress)
                     waiters = self._lose_all()
+                    self.lost = error if held and not waiters else None
                     if isinstance(error, FencedInstanceId):
                         self.error = error
                 elif not error.retriable and not isinstance(error, GroupError):

@@ -72,6 +72,7 @@ class Handout:
             self._note_given(len(self._list) if self.cursor < 0 else self.cursor)
             if self._settle_on_take:
                 self._settle()
+            engine.lost = None
             engine.reconcile()
             self._raise_error()
             self.turn += 1

@@ -309,7 +309,7 @@ class World:
     def take(self, count: int) -> None:
         """Only when everything in hand was handled: that is what settling in bulk means."""
         if self.one_by_one or not self.hand:
-            self.hand += self.handout.take(count, one_by_one=self.one_by_one)
+            self.hand += self.handout.take(count, one_by_one=self.one_by_one, all_judged=self.one_by_one and not self.hand)
 
     def handle(self, place: int) -> None:
         """One record through the handler: the first of its lane, as the workers have it; the first of all in bulk."""
@@ -320,7 +320,7 @@ class World:
         if lane is not None:
             record = next(other for other in self.hand if self._lane(other) == lane)
         self.hand.remove(record)
-        if self.handout.restless and not self.handout.admit(record):
+        if (self.handout.restless or record.key in self.handout.stirred) and not self.handout.admit(record):
             return
         self._check_order(record)
         self._check_alone(record)
