@@ -74,10 +74,12 @@ class Lags(NamedTuple):
         ]
 
     def ages_ms(self, now_ms: int) -> list[int | None]:
-        """The age of each first record: 0 when caught up, or by a producer's clock ahead of ours; None when not known."""
+        """The age of each first record: 0 when caught up, or by a producer's clock ahead of ours; None when not known, nor that
+        of one before it: a group that was reset to earlier records has only a reading of a later one."""
+        run = self.run
         return [
-            0 if not lag else None if at_ms is None else now_ms - at_ms if now_ms > at_ms else 0
-            for lag, at_ms in zip(self.lags, self.run.timestamps_ms, strict=True)
+            0 if not lag else None if at_ms is None or read_at > first else now_ms - at_ms if now_ms > at_ms else 0
+            for lag, at_ms, read_at, first in zip(self.lags, run.timestamps_ms, run.read_at, self.firsts, strict=True)
         ]
 
 

@@ -180,6 +180,22 @@ class TestWhatItCosts:
             moved = world.ages(dict.fromkeys(where, 1))
         assert moved == [1_000] * 100
 
+    def test_a_group_that_was_reset_to_earlier_records_shows_no_age_until_they_are_read(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world = World(monkeypatch, read_seconds=0.001)
+        world.logs.create_topic("t", 40)
+        where = [("t", partition) for partition in range(40)]
+        for partition in range(40):
+            world.append("t", partition, NOW_MS - 10_000)
+            world.append("t", partition, NOW_MS - 1_000)
+        for _ in range(4):
+            world.ages(dict.fromkeys(where, 1))
+        assert set(world.ages(dict.fromkeys(where, 0))) == {10_000, None}
+        for _ in range(3):
+            last = world.ages(dict.fromkeys(where, 0))
+        assert last == [10_000] * 40
+
     def test_the_event_loop_is_given_back_between_reads(self, monkeypatch: pytest.MonkeyPatch) -> None:
         world = World(monkeypatch, read_seconds=0.0001)
         world.logs.create_topic("t", 50)
