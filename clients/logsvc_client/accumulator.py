@@ -279,7 +279,9 @@ class Accumulator:
         self._land(batch)
         if batch.done:
             return False
-        if error.retriable:
+        batch.refusal = error
+        waited_ms = now_ms - batch.deliver_by_ms + self._settings.delivery_timeout_ms
+        if error.worth_retrying(waited_ms):
             queue.retry_at_ms = now_ms + min(RETRY_BACKOFF_MAX_MS, RETRY_BACKOFF_MIN_MS << min(batch.tries - 1, 16))
             self._return(batch)
             return False
@@ -324,7 +326,8 @@ class Accumulator:
                 continue
             tried = f"sent {batch.tries} times, not acknowledged" if batch.tries else "never sent"
             why = f"{batch.count} records for {batch.queue.topic}-{batch.queue.partition} {tried}"
-            self._give_up(batch, DeliveryTimeout(f"{why} within {self._settings.delivery_timeout_ms} ms"))
+            last = f"; last error: {batch.refusal}" if batch.refusal is not None else ""
+            self._give_up(batch, DeliveryTimeout(f"{why} within {self._settings.delivery_timeout_ms} ms{last}"))
             expired.append(batch)
         return expired
 

@@ -56,6 +56,7 @@ class ProducerBatch:
         "error",
         "order",
         "queue",
+        "refusal",
         "reserved_bytes",
         "restarts",
         "sequence",
@@ -77,6 +78,7 @@ class ProducerBatch:
         self.sequence = -1
         self.stamp = (-1, -1, -1)
         self.tries = 0
+        self.refusal: LogsvcError | None = None  # the broker's last
         self.restarts = 0
         self.doubtful = False  # it was sent and nobody knows whether it was appended
         self.done = False

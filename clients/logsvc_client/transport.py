@@ -134,7 +134,7 @@ class Transport:
     def submit(
         self, body: Request, expected: type[ResponseT], timeout_ms: int = DEFAULT_CALL_TIMEOUT_MS
     ) -> "Future[ResponseT]":
-        """Send one request, again after errors that can be retried, until `timeout_ms` have passed.
+        """Send one request, again after errors that are worth it, until `timeout_ms` have passed.
 
         The future ends in the answer, the broker's error, or RequestTimeout.
         """
@@ -363,7 +363,8 @@ class Calls:
 
         def reply(answer: Message | LogsvcError, _payload: Sequence[Buffer]) -> None:
             call.in_flight = False
-            if isinstance(answer, LogsvcError) and answer.retriable:
+            waited_ms = monotonic_ms() - call.deadline_ms + call.timeout_ms
+            if isinstance(answer, LogsvcError) and answer.worth_retrying(waited_ms):
                 call.last_error = answer
             else:
                 self._end(call, answer)

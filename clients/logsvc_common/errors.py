@@ -1,4 +1,4 @@
-"""One tree of errors, split by who is to blame. Each has a wire code and says whether trying again can help.
+"""One tree of errors, split by who is to blame. Each has a wire code and says whether, and how long, trying again can help.
 
 Codes below 1000 are Kafka's own (`org.apache.kafka.common.protocol.Errors`) where Kafka has the error; ours begin at 1000.
 The broker sends `(code, message)`; the client raises the same class again through `from_wire`.
@@ -12,6 +12,12 @@ class LogsvcError(Exception):
 
     code: ClassVar[int] = -1
     retriable: ClassVar[bool] = False
+    retry_ms_max: ClassVar[int | None] = None  # None: until whoever waits has waited long enough
+
+    @classmethod
+    def worth_retrying(cls, waited_ms: int) -> bool:
+        """Whether a request that has gone on for `waited_ms` should be sent again after this error."""
+        return cls.retriable and (cls.retry_ms_max is None or waited_ms < cls.retry_ms_max)
 
     @property
     def message(self) -> str:
@@ -196,10 +202,14 @@ class PartitionCorrupt(BrokerError):
 
 
 class DiskFull(BrokerError):
-    """No room on the disk: writes are refused, reads and commits go on."""
+    """No room on the disk: writes are refused, reads and commits go on.
+
+    Retention may make room within seconds; if it does not, somebody has to be told.
+    """
 
     code = 1002
     retriable = True
+    retry_ms_max = 5_000
 
 
 class BrokerOverloaded(BrokerError):
