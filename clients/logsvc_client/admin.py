@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Self, TypeVar
 
+from logsvc_client.quotas import AsyncQuotaVerbs, QuotaVerbs
 from logsvc_client.records import TopicPartition
 from logsvc_client.transport import DEFAULT_CALL_TIMEOUT_MS, DEFAULT_SERVER, Transport
 from logsvc_common.breaker import BreakerConfig
@@ -124,7 +125,7 @@ class _Connected:
         return self._transport.submit(body, expected, self.timeout_ms)
 
 
-class Admin(_Connected):
+class Admin(_Connected, QuotaVerbs):
     """Administration of a broker.
 
         with Admin("tcp://127.0.0.1:9292") as admin:
@@ -260,7 +261,7 @@ class Admin(_Connected):
         return sum(self.trim(topic, part.partition, part.end_offset) - part.start_offset for part in found.partitions)
 
 
-class AsyncAdmin(_Connected):
+class AsyncAdmin(_Connected, AsyncQuotaVerbs):
     """The same verbs for asyncio: `async with AsyncAdmin(...) as admin: await admin.list_topics()`."""
 
     async def __aenter__(self) -> Self:

@@ -12,6 +12,7 @@ from functools import partial
 
 from logsvc_client.accumulator import Accumulator
 from logsvc_client.producer_batch import ProducerBatch
+from logsvc_client.quotas import throttled_until_ms
 from logsvc_client.records import RecordMetadata
 from logsvc_client.transport import IDLE_MS, Transport
 from logsvc_common.batch import Buffer
@@ -59,6 +60,7 @@ class Sender:
         self._refresh_at_ms = transport.now_ms() + METADATA_MAX_AGE_MS
         self._ask_id_at_ms = 0
         self._asking_id = False
+        self._throttled_until_ms = 0  # the broker wants no batches before
 
     # What users' threads call
 
@@ -147,7 +149,8 @@ class Sender:
         with self.lock:
             ended = self.accumulator.expire(now_ms)
             ready = self.transport.ready
-            requests = self.accumulator.drain(now_ms) if ready else []
+            throttled = now_ms < self._throttled_until_ms
+            requests = self.accumulator.drain(now_ms) if ready and not throttled else []
             needs_epoch = ready and self.accumulator.needs_epoch
         self._ended(ended)
         for request in requests:
@@ -159,6 +162,8 @@ class Sender:
             else:
                 due_ms = min(due_ms, self._ask_id_at_ms)
         with self.lock:
+            if throttled:
+                return min(due_ms, self._throttled_until_ms, self.accumulator.expiry_ms)
             return min(due_ms, self.accumulator.next_due_ms(now_ms) if ready else self.accumulator.expiry_ms)
 
     def stopped(self, error: LogsvcError) -> None:
@@ -180,6 +185,8 @@ class Sender:
         if isinstance(answer, ProduceReply) and len(answer.results) != len(request):
             answer = InvalidRequest(f"{len(answer.results)} results for {len(request)} batches")
         now_ms = self.transport.now_ms()
+        if isinstance(answer, ProduceReply) and answer.throttle_ms:
+            self._throttled_until_ms = max(self._throttled_until_ms, throttled_until_ms(answer.throttle_ms, now_ms))
         ended = []
         with self.lock:
             for index, batch in enumerate(request):

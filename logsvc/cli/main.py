@@ -20,7 +20,7 @@ from logsvc.cli.exits import UNREACHABLE, exit_code
 from logsvc_common.errors import LogsvcError
 
 # In the order of `logsvc --help`. Each is a module of this package with `app`.
-NOUNS = ("serve", "topic", "produce", "consume", "group", "dlq", "top", "verify", "dashboards", "bench", "demo")
+NOUNS = ("serve", "topic", "produce", "consume", "group", "dlq", "quota", "top", "verify", "dashboards", "bench", "demo")
 
 
 class _Commands(Mapping[str, Any]):

@@ -11,11 +11,12 @@ from logsvc.cli.connect import parse_settings
 from logsvc.cli.exits import exit_code
 from logsvc_common import errors
 
-NO_EXAMPLE_NEEDED = {("topic",), ("group",), ("dlq",), ("dashboards",), ("bench",), ()}
+NO_EXAMPLE_NEEDED = {("topic",), ("group",), ("dlq",), ("quota",), ("dashboards",), ("bench",), ()}
 VERBS = {
     "topic": ("create", "list", "describe", "alter", "delete", "trim"),
     "group": ("list", "describe", "configure", "reset", "resume", "delete"),
     "dlq": ("list", "show", "redrive", "purge"),
+    "quota": ("set", "list", "remove"),
     "dashboards": ("export",),
     "bench": ("produce", "consume", "latency"),
 }
