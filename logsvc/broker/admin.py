@@ -116,8 +116,11 @@ class AdminHandler:
         self._refuse_internal(topic.name)
         description = describe(topic)
         partitions = list(topic.partitions)
-        self._logs.delete_topic(topic.name)
-        self._deleted(topic.name, partitions)
+        try:
+            self._logs.delete_topic(topic.name)
+        finally:
+            if topic.name not in self._logs.topics:  # it is gone, even if the disk has stopped half way
+                self._deleted(topic.name, partitions)
         exchange.reply(TopicReply(description))
 
     def trim(self, exchange: Exchange[TrimTopic]) -> None:

@@ -115,12 +115,19 @@ class Coordinator:
         """Call once, after the internal log was replayed at start.
 
         Every member gets a full session from now on; letters that were intended are asked for again; groups whose topics
-        have changed meanwhile get a new target.
+        have changed meanwhile get a new target. A topic that is not there was deleted as the broker died: what groups have
+        recorded about it must not be taken for what they have read of the next one of that name.
         """
         self._latest_wall_ms = now.wall_ms
         effects: list[Effect] = []
+        records: list[StateRecord] = []
         for group in self._groups.values():
+            gone = {topic for topic in offsets.topics_of(group) if self._logs.partition_count(topic) is None}
+            for topic in sorted(gone):
+                records += offsets.forget_topic(group, topic)
             for (topic, partition), progress in group.progress.items():
+                if topic in gone:
+                    continue
                 progress.failed.reanchor(now.wall_ms)
                 effects += (
                     write_effect(group.name, topic, partition, offset, intent)
@@ -129,7 +136,7 @@ class Coordinator:
         self._members.begin_sessions(now)
         self._redrives.loaded(now)
         outcome = self._topics_changed()
-        return Outcome(outcome.records, None, [*outcome.effects, *effects])
+        return Outcome(records + outcome.records, None, [*outcome.effects, *effects])
 
     # Events
 

@@ -55,6 +55,12 @@ def check_committer(group: Group, request: Commit | FetchRetries) -> Member | No
     return member
 
 
+def topics_of(group: Group) -> set[str]:
+    """The topics the group has recorded something about: those it reads, and those that letters on their way may be in."""
+    intents = (intent for progress in group.progress.values() for intent in progress.intents.values())
+    return {topic for topic, _ in group.progress} | {intent.dead_letter_topic for intent in intents if intent.search_from}
+
+
 def forget_topic(group: Group, topic: str) -> list[StateRecord]:
     """Takes back all the group has recorded about a topic that is deleted.
 

@@ -43,6 +43,7 @@ from logsvc_common.names import check_topic, is_internal
 LOCK_FILE = ".lock"
 DELETE_SUFFIX = "-delete"
 PARTITIONS_PER_TOPIC_MAX = 10_000
+BEGUN_MAX = 1_000  # topics that could not be made whose ids are remembered
 THREADS = 8  # for opening and closing partitions
 THREADED_FROM = 16  # partitions from which on threads are worth it
 T = TypeVar("T")
@@ -94,6 +95,8 @@ class LogDirectory:
         self._reserve = DiskReserve(disk, path, reserve_bytes)
         self._opened_ms = now_ms
         self._closed = False
+        self._begun: dict[str, str] = {}  # ids by name of topics whose files the disk has refused and may hold all the same
+        self._deleting: dict[str, Topic] = {}  # deleted topics of which the disk has kept a part
 
     @classmethod
     def open(
@@ -216,11 +219,20 @@ class LogDirectory:
         if name in self.topics:
             raise TopicExists(f"topic {name!r} exists already")
         chosen = dict(overrides or {})
-        topic = Topic(name, self._new_id(), _config(chosen), chosen, internal)
+        topic = Topic(name, self._begun.get(name) or self._new_id(), _config(chosen), chosen, internal)
         self._check_count(partitions)
         if not internal:
             self._reserve.take(0)
-        self._grow(topic, partitions)
+        if name in self._deleting:
+            self._finish_deleting(name)
+        try:
+            self._grow(topic, partitions)
+        except (StorageFailed, DiskFull):
+            # Tried again under another id, the next start would find two topics of one name.
+            if len(self._begun) < BEGUN_MAX:
+                self._begun[name] = topic.topic_id
+            raise
+        self._begun.pop(name, None)
         self.topics[name] = topic
         return topic
 
@@ -268,17 +280,29 @@ class LogDirectory:
     def delete_topic(self, name: str) -> None:
         """Delete a topic and its records. Once it returns, or crashes half way, they stay deleted.
 
-        Raises UnknownTopic, StorageFailed (begun; finished at the next start).
+        Raises UnknownTopic, StorageFailed: nothing has changed when the topic is still there, else the next start finishes it.
         """
         topic = self.topic(name)
         try:
             self._store.begin_delete(topic.topic_id)
-            del self.topics[name]
-            for partition in topic.partitions:
-                partition.abandon()
+        except OSError as error:
+            raise StorageFailed(f"topic {name!r} is not deleted: {error}") from error
+        del self.topics[name]
+        for partition in topic.partitions:
+            partition.abandon()
+        self._deleting[name] = topic
+        self._finish_deleting(name)
+
+    def _finish_deleting(self, name: str) -> None:
+        """Go on where a deletion was stopped. Until it is over no topic of that name may be made: it would find the old
+        records, and lose its own when the next start finishes the deletion."""
+        topic = self._deleting[name]
+        try:
+            self._store.sync()
             self._finish_delete(topic.topic_id, name, len(topic.partitions))
         except OSError as error:
             raise StorageFailed(f"topic {name!r} is not deleted wholly; the next start will: {error}") from error
+        del self._deleting[name]
 
     def _finish_delete(self, topic_id: str, name: str, partitions: int) -> None:
         """First move every folder out of the way of a new topic of that name, then remove them."""

@@ -8,10 +8,13 @@ every batch is checked. The first bad one decides:
 - **corrupt**: below the durable offset, or a good batch follows. Nothing is touched. The partition is read-only, serves every
   good batch, answers PartitionCorrupt for the bad offsets, and waits for `logsvc verify --repair`.
 
-A zero-filled tail is torn like any other: zeros have no magic. What was recovered is fsynced before anyone may read it, since
-after kill -9 it may stand in the page cache only.
+A zero-filled tail is torn like any other: zeros have no magic. What was recovered is made durable before anyone may read it,
+since after kill -9 it may stand in the page cache only. An fsync alone would not do: should one have failed in the life before,
+the kernel has marked those pages clean, and the next fsync would report success and save nothing. So the tail is written again
+where it stands, and then fsynced. Segments before the last one need none of that: the last one was begun after their fsync.
 """
 
+import errno
 import logging
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -22,6 +25,7 @@ from logsvc.storage.checkpoint import Checkpoint, SegmentInfo
 from logsvc.storage.compaction import CLEANED_SUFFIX, complete_swaps
 from logsvc.storage.disk import Disk, File, write_all
 from logsvc.storage.producer_state import ProducerState
+from logsvc.storage.removal import DELETED_SUFFIX
 from logsvc.storage.scan import SCAN_WINDOW_BYTES, BadBatch, batch_after, find_batch, walk_batches
 from logsvc.storage.segment import (
     LOG_SUFFIX,
@@ -84,7 +88,7 @@ class _Recovery:
         self._out = Recovered([], 0, 0, ProducerState(self._checkpoint.producers), list(self._checkpoint.faults))
         self._out.cleaned_offset = self._checkpoint.cleaned_offset
         self._offset = 0
-        self._unsynced: list[Segment] = []
+        self._unsynced: list[tuple[Segment, int]] = []  # and from which position on
         self._faults = 0
 
     def run(self) -> Recovered:
@@ -131,7 +135,7 @@ class _Recovery:
         for name in names:
             stem, dot, suffix = name.partition(".")
             suffix = dot + suffix
-            leftover = name.endswith((".tmp", CLEANED_SUFFIX))
+            leftover = name.endswith((".tmp", CLEANED_SUFFIX, DELETED_SUFFIX))
             if suffix in (LOG_SUFFIX, OFFSET_INDEX_SUFFIX, TIME_INDEX_SUFFIX):
                 leftover = len(stem) == 20 and stem.isdigit() and stem not in stems
             if leftover:
@@ -158,7 +162,7 @@ class _Recovery:
         """The segment at `base` does not begin where the one before it ends. False: it is part of a torn tail, now cut."""
         if self._out.segments and self._offset >= self._checkpoint.durable_offset and not self._good_batch_in(bases):
             last = self._out.segments[-1]
-            self._cut(last, last.size, bases)
+            self._cut(last, last.size, bases, last.size)
             return False
         self._fault(f"offsets {self._offset} to {base - 1} are missing before {file_name(base)}")
         self._offset = base
@@ -198,7 +202,7 @@ class _Recovery:
                 found = batch_after(file, bad, size)
                 torn = found is None and self._offset >= self._checkpoint.durable_offset and not self._good_batch_in(later)
                 if torn:
-                    self._cut(segment, bad.position, later)
+                    self._cut(segment, bad.position, later, resumed_at)
                     return False
                 self._fault(f"{file_name(base)} at byte {bad.position}: {bad.message}")
                 if found is None:
@@ -210,7 +214,7 @@ class _Recovery:
             file.datasync()
             self._seal([segment])
         else:
-            self._unsynced.append(segment)
+            self._unsynced.append((segment, resumed_at))
         return True
 
     def _resume(self, segment: Segment, file: File, size: int) -> None:
@@ -241,8 +245,9 @@ class _Recovery:
                 file.close()
         return False
 
-    def _cut(self, segment: Segment, position: int, later: list[int]) -> None:
-        """End the log at `position` of `segment`: set aside what lies behind it and in the later segments."""
+    def _cut(self, segment: Segment, position: int, later: list[int], unsynced_from: int) -> None:
+        """End the log at `position` of `segment`: set aside what lies behind it and in the later segments. From `unsynced_from`
+        on the checkpoint does not say that it is durable."""
         out = self._out
         for base in reversed(later):
             path = f"{self._folder}/{file_name(base)}"
@@ -261,7 +266,7 @@ class _Recovery:
         if size > position:
             self._save_tail(segment.file, position, size)
             segment.file.truncate(position)
-        self._unsynced.append(segment)
+        self._unsynced.append((segment, unsynced_from))
         out.torn_bytes += size - position
         out.changed = True
 
@@ -303,8 +308,9 @@ class _Recovery:
         if active.file is None:
             self._reopen(active)
         if out.scanned_bytes or out.torn_bytes:
-            for segment in self._unsynced:
+            for segment, position in self._unsynced:
                 assert segment.file is not None
+                _write_again(segment.file, position, segment.size)
                 segment.file.datasync()
             self._disk.sync_dir(self._folder)
         self._seal(out.segments[:-1])
@@ -316,3 +322,14 @@ class _Recovery:
                 segment.file = None
             if segment.offset_index is not None:
                 segment.seal(self._disk)
+
+
+def _write_again(file: File, position: int, end: int) -> None:
+    """Put the bytes there are into the page cache once more, so that the next fsync takes them for new. In place: `write_all`
+    would cut the file should the disk refuse. Raises OSError."""
+    while position < end:
+        data = file.pread(min(SCAN_WINDOW_BYTES, end - position), position)
+        written = file.pwritev([data], position) if data else 0
+        if written <= 0:
+            raise OSError(errno.EIO, "the disk does not take what it has given")
+        position += written

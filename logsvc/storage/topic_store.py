@@ -39,8 +39,10 @@ class TopicStore:
         self._folder = f"{path}/{FOLDER}"
 
     def prepare(self) -> None:
-        """Make the folder, remove temporary files."""
+        """Make the folder, remove temporary files, and make durable what names there are: after kill -9 one may be in the
+        page cache only, and whoever is told that a topic exists may rely on it."""
         make_folder(self._disk, self._folder)
+        self.sync()
         for name in self._disk.listdir(self._folder):
             if name.endswith(".tmp"):
                 self._disk.unlink(f"{self._folder}/{name}")
@@ -65,8 +67,11 @@ class TopicStore:
         replace_file(self._disk, self._folder, topic.topic_id + _SUFFIX, content)
 
     def begin_delete(self, topic_id: str) -> None:
-        """From here on the topic is gone, durably; its data is not yet."""
+        """From here on the topic is gone, durably after `sync`; its data is not yet."""
         self._disk.rename(f"{self._folder}/{topic_id}{_SUFFIX}", f"{self._folder}/{topic_id}{_DELETED_SUFFIX}")
+
+    def sync(self) -> None:
+        """Make the names of all topic files durable."""
         self._disk.sync_dir(self._folder)
 
     def deletions(self) -> list[TopicFile]:

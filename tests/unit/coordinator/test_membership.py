@@ -217,6 +217,15 @@ def test_a_topic_that_is_deleted_is_given_up_and_forgotten() -> None:
     assert broker.offsets().committed == -1
 
 
+def test_a_topic_that_was_deleted_as_the_broker_died_is_forgotten_by_the_next_one() -> None:
+    broker = two_settled_members()
+    broker.commit(5, member="a", epoch=2)
+    del broker.logs.topics["t"]
+    broker.restart()
+    broker.logs.topics["t"] = [0] * 4
+    assert broker.offsets().committed == -1
+
+
 def test_other_groups_are_not_disturbed_by_a_topic_they_do_not_read() -> None:
     broker = two_settled_members()
     written = len(broker.written)

@@ -48,6 +48,23 @@ def test_after_a_failed_fsync_recovery_keeps_what_was_acknowledged() -> None:
         assert read_all(open_log(survivor))[:6] == numbered(0, 6)
 
 
+def test_after_a_failed_fsync_and_a_restart_without_a_reboot_nothing_acknowledged_is_lost() -> None:
+    # The pages are there and no longer dirty: an fsync of the next life would succeed and write nothing.
+    disk = new_disk()
+    log = filled(disk, 3)
+    append_numbered(log)
+    disk.fail("datasync")
+    with pytest.raises(StorageFailed):
+        log.sync()
+    log.abandon()
+
+    log = open_log(disk.kill())
+    assert log.end_offset == 8
+    append_numbered(log)
+    assert log.sync() == 10
+    assert read_all(open_log(disk.crash(Random(1)))) == numbered(0, 10)
+
+
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
 def test_a_failed_fsync_while_rolling_fails_the_append(error: int) -> None:
     disk = new_disk()

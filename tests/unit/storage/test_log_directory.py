@@ -3,6 +3,7 @@
 import os
 import stat
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -16,6 +17,7 @@ from logsvc_common.errors import (
     InvalidConfig,
     InvalidPartitions,
     InvalidTopicName,
+    StorageFailed,
     TopicExists,
     UnknownPartition,
     UnknownTopic,
@@ -208,3 +210,59 @@ def test_internal_topics_stay_internal() -> None:
     logs.create_topic("__groups", 1, {}, internal=True)
     logs.close()
     assert open_logs(disk).topics["__groups"].internal
+
+
+@pytest.mark.parametrize("operation", ["sync_dir", "rename"])
+def test_a_topic_made_again_after_the_disk_has_refused_it_is_one_topic(operation: str) -> None:
+    disk = SimulatedDisk()
+    logs = open_logs(disk)
+    disk.fail(operation, path_part="d/topics")
+    with pytest.raises(StorageFailed):
+        logs.create_topic("t", 2, {})
+    logs.create_topic("t", 1, {})
+    logs.close()
+    assert [log.partition for log in open_logs(disk.kill()).all_partitions()] == [0]
+
+
+def test_a_topic_that_a_killed_broker_had_half_made_is_durable_before_anyone_is_told_of_it() -> None:
+    disk = SimulatedDisk()
+    logs = open_logs(disk)
+    disk.fail("sync_dir", path_part="d/topics")
+    with pytest.raises(StorageFailed):
+        logs.create_topic("t", 1, {"retention.ms": "1"})
+    reborn = open_logs(disk.kill())
+    assert "t" in reborn.topics
+    after_a_power_cut = open_logs(disk.crash(Random(1)))
+    assert after_a_power_cut.topics["t"].overrides == {"retention.ms": "1"}
+
+
+@pytest.mark.parametrize("operation", ["rename", "sync_dir", "unlink", "rmdir"])
+def test_after_half_a_deletion_a_topic_of_that_name_is_a_new_one_and_stays(operation: str) -> None:
+    disk = SimulatedDisk()
+    logs = open_logs(disk)
+    logs.create_topic("t", 1, {})
+    append_numbered(logs.partition("t", 0))
+    logs.partition("t", 0).sync()
+    disk.fail(operation, nth=2 if operation in ("rename", "sync_dir") else 1)
+    with pytest.raises(StorageFailed):
+        logs.delete_topic("t")
+    with pytest.raises(UnknownTopic):
+        logs.delete_topic("t")
+    logs.create_topic("t", 1, {})
+    assert logs.partition("t", 0).end_offset == 0
+    append(logs.partition("t", 0), [b"new"])
+    logs.partition("t", 0).sync()
+    reborn = open_logs(disk.kill())
+    assert [value for _, value, _ in read_all(reborn.partition("t", 0))] == [b"new"]
+
+
+def test_a_deletion_that_did_not_begin_leaves_the_topic() -> None:
+    disk = SimulatedDisk()
+    logs = open_logs(disk)
+    logs.create_topic("t", 1, {})
+    disk.fail("rename")
+    with pytest.raises(StorageFailed, match="not deleted"):
+        logs.delete_topic("t")
+    append(logs.partition("t", 0), [b"still served"])
+    logs.partition("t", 0).sync()
+    assert open_logs(disk.kill()).partition("t", 0).end_offset == 1
