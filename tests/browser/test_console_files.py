@@ -17,6 +17,21 @@ SCRIPT_LINES_MAX = 300
 MARKUP = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|srcdoc|DOMParser|setHTML")
 ELSEWHERE = re.compile(r"\bhttps?://(?!www\.w3\.org/2000/svg)|(?<![:\w])//[a-z0-9-]+\.[a-z]{2,}", re.IGNORECASE)
 
+# What `node --check` does, for all of them in one process. The theme's script is a classic one, the others are modules.
+PARSE = """
+const {readFileSync} = require("node:fs");
+const {Script, SourceTextModule} = require("node:vm");
+for (const file of process.argv.slice(1)) {
+  try {
+    const source = readFileSync(file, "utf8");
+    if (file.endsWith("theme-early.js")) new Script(source); else new SourceTextModule(source);
+  } catch (error) {
+    console.error(`${file}: ${error.message}`);
+    process.exitCode = 1;
+  }
+}
+"""
+
 
 def shown(path: Path) -> str:
     return path.relative_to(CONSOLE).as_posix()
@@ -38,15 +53,10 @@ def tags() -> list[tuple[str, dict[str, str | None]]]:
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="checking the syntax of JavaScript needs Node.js")
-def test_every_script_parses(tmp_path: Path) -> None:
-    copies = []
-    for script in SCRIPTS:
-        copy = tmp_path / (shown(script).replace("/", "-") + ("" if script.name == "theme-early.js" else ".mjs"))
-        copy.write_text(script.read_text())
-        copies.append(copy)
-    for copy in copies:
-        checked = subprocess.run(["node", "--check", str(copy)], capture_output=True, text=True, timeout=60)
-        assert checked.returncode == 0, checked.stderr
+def test_every_script_parses() -> None:
+    options = ["--no-warnings", "--experimental-vm-modules", "--eval", PARSE]
+    checked = subprocess.run(["node", *options, *map(str, SCRIPTS)], capture_output=True, text=True, timeout=60)
+    assert (checked.returncode, checked.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=shown)
