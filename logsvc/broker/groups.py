@@ -48,6 +48,8 @@ from logsvc.storage.partition_log import PartitionLog
 from logsvc_common.batch import RecordData, check_crc, decode, encode, parse_header, split
 from logsvc_common.errors import CorruptBatch, LogsvcError, PartitionCorrupt, UnknownTopic
 from logsvc_common.messages import (
+    LEAVE_EPOCH,
+    STATIC_LEAVE_EPOCH,
     Api,
     CancelRedrive,
     Commit,
@@ -216,6 +218,8 @@ class GroupsHandler:
             answer(exchange, outcome, error)
             self._count_rebalances(outcome)
 
+        if exchange.body.member_epoch in (LEAVE_EPOCH, STATIC_LEAVE_EPOCH):
+            self._end_polls(exchange.body.group, exchange.body.member_id)
         self._handle(exchange.body, done)
 
     def commit(self, exchange: Exchange[Commit]) -> None:
@@ -255,6 +259,14 @@ class GroupsHandler:
         for effect in outcome.effects:
             self._effect(effect)
         exchange.reply(reply, frames)
+
+    def _end_polls(self, group: str, member_id: str) -> None:
+        """A member leaves: its poll ends empty. It would end in UnknownMember, and count as an error that nobody made."""
+        polls = self._parked.wake(group)
+        for exchange, _ in polls:
+            if exchange.body.member_id == member_id:
+                exchange.reply(FetchRetriesReply([]))
+        self._look_again([poll for poll in polls if poll[0].is_open])
 
     def _batches_of(self, group: str, due: RetriesResult) -> bytes:
         """Batches of the records of `due`, which ascend, and of nothing else: a redriven one comes from its dead letter while
