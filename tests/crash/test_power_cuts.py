@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.history.log import Anomaly
 from tests.crash.kill_run import ACK_TIMEOUT_S, Figures, kill_run
+from tests.crash.mounts import drive
 from tests.crash.nursery import nursery
-from tests.crash.power import ENVIRONMENT, PowerCuts, drive
+from tests.crash.power import ENVIRONMENT, PowerCuts
 from tests.crash.test_kill_nine import seed
+from tests.history.log import Anomaly
 
 RUNS = {
     "ext4": ("ext4", ""),
