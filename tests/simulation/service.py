@@ -9,6 +9,7 @@ be set apart from the virtual one (`wall_offset_ms`): nothing that must not may 
 
 import heapq
 from collections.abc import Callable, Sequence
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -30,13 +31,21 @@ class SimulatedTime:
     """The clock, the event loop and the threads of one machine."""
 
     def __init__(self) -> None:
-        self.now_ms = START_MS
+        self._now_ms = float(START_MS)
         self.wall_offset_ms = 0
         self._number = 0
         self._due: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
         self._cancelled: set[int] = set()
 
     # Clock
+    @property
+    def now_ms(self) -> int:
+        return int(self._now_ms)
+
+    @now_ms.setter
+    def now_ms(self, now_ms: int) -> None:
+        self._now_ms = float(now_ms)
+
     def wall_ms(self) -> int:
         return self.now_ms + self.wall_offset_ms
 
@@ -49,7 +58,7 @@ class SimulatedTime:
     # Loop
     def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> "_Handle":
         self._number += 1
-        heapq.heappush(self._due, (self.now_ms + delay * 1000, self._number, callback, args))
+        heapq.heappush(self._due, (self._now_ms + delay * 1000, self._number, callback, args))
         return _Handle(self._cancelled, self._number)
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> object:
@@ -71,7 +80,7 @@ class SimulatedTime:
         if number in self._cancelled:
             self._cancelled.discard(number)
             return
-        self.now_ms = max(self.now_ms, round(due_ms))
+        self._now_ms = max(self._now_ms, due_ms)
         callback(*args)
 
 
@@ -103,6 +112,12 @@ class _Handle:
         self._cancelled.add(self._number)
 
 
+@cache
+def _settings(**settings: int) -> ServerSettings:
+    """Made once: that takes as long as a simulated life of a few requests."""
+    return ServerSettings(**{"http_port": -1, "disk_reserve_bytes": 0, **settings})
+
+
 class SimulatedService:
     """One life of a broker. `kill` and `power_cut` begin the next one on what the disk kept.
 
@@ -128,7 +143,7 @@ class SimulatedService:
         self.answers: dict[int, DecodedResponse] = {}
         self._correlation_id = 0
         self._carry = carry
-        server_settings = ServerSettings(**{"http_port": -1, "disk_reserve_bytes": 0, **settings})
+        server_settings = _settings(**settings)
         self.logs = LogDirectory.open(
             self.disk,
             "/data",

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tests.crash.history import Anomaly, Found, Place, Polled, Sent, anomalies, counted, reading_anomalies
+from tests.history.log import Anomaly, Found, Place, Polled, Sent, anomalies, counted, reading_anomalies
 
 
 class History:
