@@ -47,7 +47,7 @@ def test_a_redrive_is_counted_confirmed_and_watched_to_its_end(writable: tuple[V
     redrive = page.get_by_role("table", name="Redrives").get_by_role("row").nth(1)
     expect(redrive).to_contain_text("Done")
     expect(redrive).to_contain_text(str(total))
-    expect(page.get_by_text(f"{total} have been put back")).to_be_visible()
+    expect(page.get_by_text(f"{total} put back so far")).to_be_visible()
 
     # The same lines fail again, for good: new letters, which say that they were put back before.
     with working(broker.server, handle_line, retry=ONCE):

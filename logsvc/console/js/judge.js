@@ -6,8 +6,8 @@
 
 import { bytes, count, counted, duration, milliseconds } from "./format.js";
 
-export const BEHIND_SECONDS = 10;
-export const FAR_BEHIND_SECONDS = 300;
+const BEHIND_SECONDS = 10;
+const FAR_BEHIND_SECONDS = 300;
 const DISK_SHARE_LOW = 0.1;
 const FSYNC_SLOW_MS = 100;
 const LINES_MAX = 3;
@@ -29,7 +29,7 @@ export function failedTotal(failed) {
   return Object.values(failed ?? {}).reduce((sum, value) => sum + value, 0);
 }
 
-export function isBehind(group) {
+function isBehind(group) {
   return group.lag > 0 && ((group.lag_seconds ?? 0) >= BEHIND_SECONDS || group.members === 0);
 }
 

@@ -72,11 +72,7 @@ export function lettersView(name, query) {
       return [
         head(name, pile, where, shared),
         figures([
-          [
-            "Letters",
-            count(pile.letters),
-            pile.redriven ? `${count(pile.redriven)} have been put back` : "none has been put back",
-          ],
+          ["Letters", count(pile.letters), pile.redriven ? `${count(pile.redriven)} put back so far` : "none put back yet"],
           ["Newest", age(pile.newest_ms, shared.broker.now_ms), "ago"],
           ["Oldest", age(pile.oldest_ms, shared.broker.now_ms), "ago"],
         ]),

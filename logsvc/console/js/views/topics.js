@@ -9,7 +9,7 @@ import { link } from "../router.js";
 import { sparkline } from "../sparkline.js";
 import { ordering, table } from "../tables.js";
 
-export const PARTITION_STATES = {
+const PARTITION_STATES = {
   online: { text: "Online", tone: "good" },
   read_only: { text: "Read-only", tone: "warn" },
   failed: { text: "Failed", tone: "bad" },
