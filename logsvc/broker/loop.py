@@ -83,6 +83,7 @@ class Broker:
         self.history = History()
         self._history_due_ms = clock.monotonic_ms()
 
+        logs.removals.run_in_thread = run_in_thread
         group_commit = GroupCommit(
             run_in_thread,
             loop.call_soon,
@@ -104,6 +105,7 @@ class Broker:
             partitions_max=settings.partitions_max,
             new_producer_id=random_63,
             changed=self._topic_changed,
+            forget=self.groups.forget_topic,
             deleted=self._topic_deleted,
         )
         self.letter_piles = LetterPiles(logs)

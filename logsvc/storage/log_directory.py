@@ -14,7 +14,7 @@ must not lose records.
 import logging
 import re
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
@@ -25,6 +25,7 @@ from logsvc.storage.compaction import Compaction
 from logsvc.storage.disk import Disk, File, make_folder
 from logsvc.storage.partition_log import PartitionLog
 from logsvc.storage.quota_store import QuotaStore
+from logsvc.storage.removal import Removals
 from logsvc.storage.reserve import DiskReserve
 from logsvc.storage.segment import LOG_SUFFIX, OFFSET_INDEX_SUFFIX, TIME_INDEX_SUFFIX, SegmentCache
 from logsvc.storage.topic_store import TopicFile, TopicStore, overrides_after
@@ -49,6 +50,7 @@ THREADED_FROM = 16  # partitions from which on threads are worth it
 T = TypeVar("T")
 R = TypeVar("R")
 _PARTITION_FOLDER = re.compile(r"([a-zA-Z0-9._-]{1,249})-(\d{1,5})\Z")
+_PUT_AWAY_FOLDER = re.compile(r"[a-zA-Z0-9._-]{1,249}-\d{1,5}-delete\Z")
 _LOG = logging.getLogger(__name__)
 
 
@@ -95,6 +97,7 @@ class LogDirectory:
         self._reserve = DiskReserve(disk, path, reserve_bytes)
         self._opened_ms = now_ms
         self._closed = False
+        self.removals = Removals()
         self._begun: dict[str, str] = {}  # ids by name of topics whose files the disk has refused and may hold all the same
         self._deleting: dict[str, Topic] = {}  # deleted topics of which the disk has kept a part
 
@@ -134,6 +137,7 @@ class LogDirectory:
         for deleted in self._store.deletions():
             self._finish_delete(deleted.topic_id, deleted.name, deleted.partitions)
         names = set(self._disk.listdir(self.path))
+        self.removals.begin(self._removal([f"{self.path}/{name}" for name in names if _PUT_AWAY_FOLDER.match(name)]))
         wanted: list[tuple[Topic, int]] = []
         for found in self._store.load():
             topic = Topic(found.name, found.topic_id, _config(found.overrides), found.overrides, found.internal)
@@ -155,6 +159,7 @@ class LogDirectory:
             topic.config,
             cache=self._cache,
             reserve=None if topic.internal else self._reserve,
+            removals=self.removals,
             now_ms=self._opened_ms,
         )
 
@@ -173,7 +178,7 @@ class LogDirectory:
                 strays.setdefault(match[1], []).append(int(match[2]))
             elif content == "nothing":
                 _LOG.info("removing %s/%s, left by a creation that did not finish", self.path, name)
-                self._remove_folder(f"{self.path}/{name}")
+                self.removals.begin(self._removal([f"{self.path}/{name}"]))
         for topic_name, partitions in strays.items():
             _LOG.error("%s: partitions %s of %s belong to no topic file: adopted", self.path, partitions, topic_name)
             topic = self.topics.get(topic_name) or Topic(topic_name, self._new_id(), TopicConfig(), {}, is_internal(topic_name))
@@ -278,7 +283,7 @@ class LogDirectory:
         return topic
 
     def delete_topic(self, name: str) -> None:
-        """Delete a topic and its records. Once it returns, or crashes half way, they stay deleted.
+        """Delete a topic and its records. Once it returns, or crashes half way, they stay deleted; `removals` frees the room.
 
         Raises UnknownTopic, StorageFailed: nothing has changed when the topic is still there, else the next start finishes it.
         """
@@ -305,22 +310,27 @@ class LogDirectory:
         del self._deleting[name]
 
     def _finish_delete(self, topic_id: str, name: str, partitions: int) -> None:
-        """First move every folder out of the way of a new topic of that name, then remove them."""
-        for partition in range(partitions):
-            if self._disk.exists(f"{self.path}/{name}-{partition}"):
-                self._disk.rename(f"{self.path}/{name}-{partition}", f"{self.path}/{topic_id}-{partition}{DELETE_SUFFIX}")
-        self._disk.sync_dir(self.path)
+        """Move every folder out of the way of a new topic of that name, durably; that it is to go, its name now says."""
+        put_away = []
         for partition in range(partitions):
             folder = f"{self.path}/{topic_id}-{partition}{DELETE_SUFFIX}"
-            if self._disk.exists(folder):
-                self._remove_folder(folder)
+            if self._disk.exists(f"{self.path}/{name}-{partition}"):
+                self._disk.rename(f"{self.path}/{name}-{partition}", folder)
+            put_away.append(folder)
         self._disk.sync_dir(self.path)
         self._store.end_delete(topic_id)
+        self.removals.begin(self._removal(put_away))
 
-    def _remove_folder(self, folder: str) -> None:
-        for name in self._disk.listdir(folder):
-            self._disk.unlink(f"{folder}/{name}")
-        self._disk.rmdir(folder)
+    def _removal(self, folders: Sequence[str]) -> Iterator[None]:
+        """Remove folders and what is in them, a file at a step."""
+        for folder in folders:
+            if not self._disk.exists(folder):
+                continue
+            for name in self._disk.listdir(folder):
+                self._disk.unlink(f"{folder}/{name}")
+                yield
+            self._disk.rmdir(folder)
+            yield
 
     # -- all of it ----------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from logsvc.storage.checkpoint import Checkpoint
 from logsvc.storage.disk import FULL_ERRNOS, Disk, write_all
 from logsvc.storage.log_reader import LogPoint, LogReader
 from logsvc.storage.recovery import Recovered
+from logsvc.storage.removal import Removals
 from logsvc.storage.reserve import DiskReserve
 from logsvc.storage.scan import BadBatch
 from logsvc.storage.segment import (
@@ -73,6 +74,7 @@ class LogWriter:
         recovered: Recovered,
         cache: SegmentCache,
         reserve: DiskReserve | None,
+        removals: Removals,
     ) -> None:
         self.topic = topic
         self.partition = partition
@@ -83,6 +85,7 @@ class LogWriter:
         self._folder = folder
         self._cache = cache
         self._reserve = reserve
+        self._removals = removals
         self._segments = SortedDict((segment.base_offset, segment) for segment in recovered.segments)
         self._reader = LogReader(self._segments, cache, config.index_interval_bytes)
         self._producers = recovered.producers

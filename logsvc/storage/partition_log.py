@@ -5,7 +5,7 @@ with the new log start (or without the segments about to be swapped), then the f
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from logsvc.config import TopicConfig
 from logsvc.storage.compaction import Compaction, plan, swap
@@ -14,6 +14,7 @@ from logsvc.storage.log_reader import LogPoint
 from logsvc.storage.log_writer import AppendResult, LogWriter, PartitionState
 from logsvc.storage.producer_state import ProducerState
 from logsvc.storage.recovery import Recovered, recover
+from logsvc.storage.removal import DELETED_SUFFIX, Removals
 from logsvc.storage.reserve import DiskReserve
 from logsvc.storage.retention import SegmentAge, expired
 from logsvc.storage.scan import BadBatch
@@ -50,19 +51,20 @@ class PartitionLog(LogWriter):
         *,
         cache: SegmentCache | None = None,
         reserve: DiskReserve | None = None,
+        removals: Removals | None = None,
         now_ms: int = 0,
     ) -> "PartitionLog":
         """Recover the partition in an existing folder. A disk that fails gives a partition that is FAILED, not an error.
 
-        `now_ms`: for forgetting producers not heard of for a day.
+        `now_ms`: for forgetting producers not heard of for a day. `removals`: who unlinks what retention removes.
         """
-        cache = cache or SegmentCache(disk)
+        cache, removals = cache or SegmentCache(disk), removals or Removals()
         try:
             recovered = recover(disk, folder, config)
-            log = cls(disk, folder, topic, partition, config, recovered, cache, reserve)
+            log = cls(disk, folder, topic, partition, config, recovered, cache, reserve, removals)
         except (OSError, DiskFull) as error:
             nothing = Recovered([], 0, 0, ProducerState())
-            log = cls(disk, folder, topic, partition, config, nothing, cache, reserve)
+            log = cls(disk, folder, topic, partition, config, nothing, cache, reserve, removals)
             log._fail("recovering", error)
             return log
         log._producers.expire(now_ms)
@@ -274,9 +276,10 @@ class PartitionLog(LogWriter):
         return segments[:-1]
 
     def _remove_segments(self, count: int, *, one_by_one: bool = False) -> None:
-        """Delete the `count` oldest segments. `one_by_one`: each is gone for good before the next one goes."""
+        """Delete the `count` oldest segments. `one_by_one`: each is gone for good, and its room free, before the next one goes."""
         if not count:
             return
+        gone: list[str] = []
         for segment in self._sealed()[:count]:
             with self._lock:
                 del self._segments[segment.base_offset]
@@ -284,13 +287,33 @@ class PartitionLog(LogWriter):
             self._cache.forget(segment)
             self._release(segment)
             try:
-                for suffix in (LOG_SUFFIX, OFFSET_INDEX_SUFFIX, TIME_INDEX_SUFFIX):
-                    if self._disk.exists(segment.path(suffix)):
-                        self._disk.unlink(segment.path(suffix))
+                gone += self._put_away(segment)
                 if one_by_one:
+                    for path in gone:
+                        self._disk.unlink(path)
+                    gone.clear()
                     self._disk.sync_dir(self._folder)
             except OSError as error:
                 if one_by_one:
                     raise self._fail("deleting a segment", error) from error
                 _LOG.warning("%s not removed, recovery will: %s", segment.path(), error)
         self._reader.forget_places()
+        if gone:
+            self._removals.begin(_unlink(self._disk, gone))
+
+    def _put_away(self, segment: Segment) -> list[str]:
+        """Take the files of a segment out of the log by another name; the new names."""
+        put_away = []
+        for suffix in (LOG_SUFFIX, OFFSET_INDEX_SUFFIX, TIME_INDEX_SUFFIX):
+            path = segment.path(suffix)
+            if self._disk.exists(path):
+                self._disk.rename(path, path + DELETED_SUFFIX)
+                put_away.append(path + DELETED_SUFFIX)
+        return put_away
+
+
+def _unlink(disk: Disk, paths: Sequence[str]) -> Iterator[None]:
+    for path in paths:
+        if disk.exists(path):  # the topic may have been deleted since, and its folder with it
+            disk.unlink(path)
+        yield

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -236,7 +237,7 @@ def test_a_topic_that_a_killed_broker_had_half_made_is_durable_before_anyone_is_
     assert after_a_power_cut.topics["t"].overrides == {"retention.ms": "1"}
 
 
-@pytest.mark.parametrize("operation", ["rename", "sync_dir", "unlink", "rmdir"])
+@pytest.mark.parametrize("operation", ["rename", "sync_dir", "unlink"])
 def test_after_half_a_deletion_a_topic_of_that_name_is_a_new_one_and_stays(operation: str) -> None:
     disk = SimulatedDisk()
     logs = open_logs(disk)
@@ -266,3 +267,75 @@ def test_a_deletion_that_did_not_begin_leaves_the_topic() -> None:
     append(logs.partition("t", 0), [b"still served"])
     logs.partition("t", 0).sync()
     assert open_logs(disk.kill()).partition("t", 0).end_offset == 1
+
+
+class Thread:
+    """A worker that does its jobs when it is told to."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Callable[[], None]] = []
+
+    def work(self) -> int:
+        """Do everything; how many jobs there were."""
+        done = 0
+        while self.jobs:
+            self.jobs.pop(0)()
+            done += 1
+        return done
+
+
+def test_the_files_of_a_deleted_topic_go_in_the_background_and_a_new_one_of_that_name_is_not_touched() -> None:
+    disk, thread = SimulatedDisk(), Thread()
+    logs = open_logs(disk)
+    logs.removals.run_in_thread = thread.jobs.append
+    logs.create_topic("t", 40, {})
+    disk.hook = lambda operation: pytest.fail(f"{operation} on the event loop") if operation.kind == "rmdir" else None
+    logs.delete_topic("t")
+    disk.hook = None
+    logs.create_topic("t", 40, {})
+    append(logs.partition("t", 0), [b"new"])
+    logs.partition("t", 0).sync()
+    assert len([name for name in disk.listdir("d") if name.endswith("-delete")]) == 40
+    assert thread.work() > 2, "other jobs have their turn in between"
+    assert not [name for name in disk.listdir("d") if name.endswith("-delete")]
+    reborn = open_logs(disk.kill())
+    assert [value for _, value, _ in read_all(reborn.partition("t", 0))] == [b"new"]
+
+
+def test_a_crash_before_the_background_has_removed_a_topic_leaves_its_successor_alone() -> None:
+    disk = SimulatedDisk()
+    logs = open_logs(disk)
+    logs.removals.run_in_thread = lambda job: None
+    logs.create_topic("t", 3, {})
+    append(logs.partition("t", 0), [b"old"])
+    logs.partition("t", 0).sync()
+    logs.delete_topic("t")
+    logs.create_topic("t", 3, {})
+    append(logs.partition("t", 0), [b"new"])
+    logs.partition("t", 0).sync()
+    for survivor in [disk.crash(Random(seed)) for seed in range(20)] + [disk.kill()]:
+        reborn = open_logs(survivor)
+        assert [value for _, value, _ in read_all(reborn.partition("t", 0))] == [b"new"]
+        assert not [name for name in survivor.listdir("d") if name.endswith("-delete")]
+        reborn.close()
+
+
+def test_a_segment_that_retention_removes_is_unlinked_in_the_background() -> None:
+    disk, thread = SimulatedDisk(), Thread()
+    logs = open_logs(disk)
+    logs.removals.run_in_thread = thread.jobs.append
+    logs.create_topic("t", 1, {"segment.bytes": "1024", "retention.bytes": "1024"})
+    for _ in range(60):
+        append_numbered(logs.partition("t", 0))
+    logs.partition("t", 0).sync()
+    disk.hook = lambda operation: pytest.fail(f"{operation} on the event loop") if operation.kind == "unlink" else None
+    assert logs.apply_retention(now_ms=1) > 3
+    disk.hook = None
+    put_away = [name for name in disk.listdir("d/t-0") if name.endswith(".deleted")]
+    assert len(put_away) > 9
+    survivor = disk.crash(Random(3))
+    thread.work()
+    assert not [name for name in disk.listdir("d/t-0") if name.endswith(".deleted")]
+    reborn = open_logs(survivor)
+    assert not [name for name in survivor.listdir("d/t-0") if name.endswith(".deleted")]
+    assert reborn.partition("t", 0).start_offset == logs.partition("t", 0).start_offset > 0
