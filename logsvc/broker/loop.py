@@ -94,7 +94,7 @@ class Broker:
         self._upkeep = Upkeep(logs, run_in_thread, lambda call: loop.call_soon_threadsafe(self._from_thread, call))
         self._appender = Appender(group_commit, self._readable, self._count_appended, metrics.append_duration_seconds.observe)
         quotas = ClientQuotas(settings.quotas(), logs.quotas.clients)
-        self._throttle = Throttle(quotas, logs.quotas, clock.monotonic_ms, metrics.throttled)
+        self._throttle = Throttle(quotas, logs.quotas, clock.monotonic_ms, count=metrics.throttled, arm=self._arm)
         self._fetch = FetchHandler(logs, clock.monotonic_ms, self._count_fetched, self._throttle)
         self._produce = ProduceHandler(
             logs, self._appender, clock.wall_ms, settings.in_flight_bytes_max, unsaturated, self._throttle

@@ -48,16 +48,23 @@ ReplyToProduce = Callable[[ProduceReply], None]
 class Throttle:
     """`active` is False while no client is limited: then nothing else here need be called on a request's way.
 
-    `count(api, ms)` is told how long each request over a quota is to wait.
+    `count(api, ms)` is told how long each request over a quota is to wait; `arm` is called when `next_deadline_ms` has changed.
     """
 
     def __init__(
-        self, quotas: ClientQuotas, store: QuotaStore, monotonic_ms: Callable[[], int], count: Callable[[Api, int], None]
+        self,
+        quotas: ClientQuotas,
+        store: QuotaStore,
+        monotonic_ms: Callable[[], int],
+        *,
+        count: Callable[[Api, int], None],
+        arm: Callable[[], None],
     ) -> None:
         self._quotas = quotas
         self._store = store
         self._monotonic_ms = monotonic_ms
         self._count = count
+        self._arm = arm
         self._held: Parked[None, Callable[[], None]] = Parked(HELD_MAX)
         self._stopping = False
         self.active = quotas.active
@@ -159,6 +166,7 @@ class Throttle:
             self._count(api, owed_ms)
             deadline_ms = self._monotonic_ms() + min(owed_ms, HOLD_MS_MAX)
             if not self._stopping and self._held.add(go, (), deadline_ms=deadline_ms):
+                self._arm()
                 return
         go()
 
