@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
+from logsvc.broker.dispatcher import guarded
 from logsvc.broker.exchange import Exchange
+from logsvc.broker.group_commit import Done
 from logsvc.storage.log_directory import LogDirectory, Topic
 from logsvc.storage.partition_log import PartitionLog
 from logsvc_common.errors import InternalTopic, InvalidPartitions, LogsvcError, UnknownTopic
@@ -62,7 +64,8 @@ def _time_or_none(timestamp_ms: int | None) -> int:
 
 
 class AdminHandler:
-    """`changed(topic)` is called after a topic came, grew or was altered, `deleted(topic, its logs)` after it went."""
+    """`changed(topic)` is called after a topic came, grew or was altered, `deleted(topic, its logs)` after it went;
+    `forget(topic, done)` before, and it goes when groups have durably forgotten it."""
 
     def __init__(
         self,
@@ -71,12 +74,14 @@ class AdminHandler:
         partitions_max: int,
         new_producer_id: Callable[[], int],
         changed: Callable[[str], None],
+        forget: Callable[[str, Done], None],
         deleted: Callable[[str, list[PartitionLog]], None],
     ) -> None:
         self._logs = logs
         self._partitions_max = partitions_max
         self._new_producer_id = new_producer_id
         self._changed = changed
+        self._forget = forget
         self._deleted = deleted
 
     def metadata(self, exchange: Exchange[Metadata]) -> None:
@@ -112,8 +117,21 @@ class AdminHandler:
         exchange.reply(TopicReply(describe(topic)))
 
     def delete(self, exchange: Exchange[DeleteTopic]) -> None:
+        """First the groups forget the topic: what they had read of it must not count for the next one of that name, and a disk
+        that fails in between must not leave it so."""
         topic = self._topic(exchange.body.topic)
         self._refuse_internal(topic.name)
+
+        def forgotten(error: LogsvcError | None) -> None:
+            if error is not None:
+                exchange.refuse(error)
+            else:
+                guarded(self._delete, exchange)
+
+        self._forget(topic.name, forgotten)
+
+    def _delete(self, exchange: Exchange[DeleteTopic]) -> None:
+        topic = self._topic(exchange.body.topic)
         description = describe(topic)
         partitions = list(topic.partitions)
         try:

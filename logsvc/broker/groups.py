@@ -16,6 +16,7 @@ from logsvc.broker.dead_letters import DeadLetterWriter
 from logsvc.broker.dispatcher import Handler, guarded
 from logsvc.broker.exchange import Exchange
 from logsvc.broker.group_admin import GroupAdmin, answer
+from logsvc.broker.group_commit import Done
 from logsvc.broker.group_views import GroupViews
 from logsvc.broker.lag_clock import SCRAPE_SECONDS_MAX
 from logsvc.broker.parked import Parked
@@ -293,7 +294,14 @@ class GroupsHandler:
         """A topic was made or has grown."""
         self._by_itself(TopicsChanged())
 
+    def forget_topic(self, topic: str, done: Done) -> None:
+        """Forget all that groups have recorded about a topic that is about to go; `done` when that is durable. Raises."""
+        if self._unavailable is not None:
+            raise self._unavailable
+        self._handle(TopicDeleted(topic), lambda _, error: done(error))
+
     def topic_deleted(self, topic: str) -> None:
+        """It is gone; what was committed while it went is forgotten as well."""
         self._by_itself(TopicDeleted(topic))
 
     def expire(self, monotonic_ms: int) -> None:
@@ -338,8 +346,9 @@ def _ignore(_outcome: Outcome, error: LogsvcError | None) -> None:
 
 def _records(log: PartitionLog) -> Iterator[StateRecord]:
     offset = log.start_offset
-    while offset < log.end_offset:
-        for header, batch in split(log.read(offset, LOAD_BYTES, up_to=log.end_offset), offset):
+    # Read to the end and not up to the end offset: a log that could not be opened has none, and says so when it is read.
+    while data := log.read(offset, LOAD_BYTES, up_to=log.end_offset):
+        for header, batch in split(data, offset):
             check_crc(batch, header)
             for record in decode(batch):
                 assert record.key is not None, "a state record without a key"

@@ -229,3 +229,34 @@ def test_when_the_groups_log_cannot_be_read_topics_are_served_and_groups_refused
     with pytest.raises(PartitionCorrupt, match="verify"):
         reborn.ask(ListGroups())
     assert list(reborn.broker.groups.samples()) == []
+
+
+def test_when_the_groups_log_cannot_be_opened_no_group_is_told_that_it_has_read_nothing() -> None:
+    service = started()
+    produce(service, b"read")
+    commit(service, 1)
+    service.logs.close()
+    service.disk.fail("read", path_part="__logsvc_groups-0")
+
+    reborn = SimulatedService(2, service.disk, service.time)
+    assert produce(reborn, b"after") == 1
+    with pytest.raises(StorageFailed, match="groups are not served"):
+        committed(reborn)
+    # Their commits cannot be taken back, and would count for the next topic of that name.
+    with pytest.raises(StorageFailed, match="groups are not served"):
+        reborn.ask(DeleteTopic("orders"))
+
+    assert committed(reborn.kill()) == 1
+
+
+def test_commits_of_a_topic_that_was_deleted_are_forgotten_although_the_disk_fails_meanwhile() -> None:
+    service = started()
+    produce(service, b"read")
+    commit(service, 1)
+    service.disk.fail("rename", path_part="orders-0")
+    with pytest.raises(StorageFailed):
+        service.ask(DeleteTopic("orders"))
+
+    reborn = service.kill()
+    reborn.ask(CreateTopic("orders", 1))
+    assert committed(reborn) == -1

@@ -1,0 +1,112 @@
+"""Every disk operation of a scripted day fails, once and forever, with each error, and the machine stops before it and after it.
+
+SQLite's loop over "the nth operation", for the whole service: `scripted_shop` is the day, `operation_faults` what goes wrong,
+`shop_check` what must be true in the end. While something fails, answers are typed errors and the other partitions serve. On a
+healthy disk everything acknowledged is there, no batch twice, and one dead letter for the record that failed.
+"""
+
+from collections import Counter
+from functools import cache
+
+import pytest
+
+from logsvc.storage.partition_log import PartitionState
+from logsvc.testing.simulated_disk import Operation
+from tests.simulation.operation_faults import MODES, Fault
+from tests.simulation.scripted_shop import Shop
+from tests.simulation.shop_check import check
+
+SLICES = 4  # of each mode, so that several cores share them
+OPERATIONS_MIN = 500  # the day would be too short to mean anything
+PATIENCE_ROUNDS = 12  # after a fault, for clients to catch up where nothing keeps them from it
+
+
+@cache
+def operations() -> tuple[Operation, ...]:
+    """Every operation of a day on which nothing fails; the day is in order."""
+    seen: list[Operation] = []
+    shop = Shop(seen.append)
+    shop.day()
+    assert not shop.refusals
+    shop.recover(power_cut=False)
+    check(shop)
+    return tuple(seen)
+
+
+def in_doubt(fault: Fault) -> set[str]:
+    """Clients that cannot be expected to get on while the fault lasts, by where it struck."""
+    return {name for name in fault.shop.clients if fault.folder is None or concerns(fault.folder, name)}
+
+
+def concerns(folder: str, client: str) -> bool:
+    topic = folder.rpartition("-")[0]
+    if topic in ("orders", "table", "history", "passing"):
+        return (
+            client.startswith(topic) or (topic == "orders" and client == "billing") or (topic == "history" and client == "trim")
+        )
+    if topic == "__logsvc_groups" or topic.startswith("dlq."):
+        return client in ("billing", "passing")
+    return not fault_is_in_a_partition(folder)
+
+
+def fault_is_in_a_partition(folder: str) -> bool:
+    return not folder.startswith("/")
+
+
+def others_serve(fault: Fault) -> None:
+    """Whoever has nothing to do with the place of the fault gets on, and at most one partition is offline."""
+    shop = fault.shop
+    for _ in range(PATIENCE_ROUNDS):
+        shop.round()
+    if shop.service is None:
+        assert fault.mode.name != "eio-once", "no start, although nothing fails any more"
+        return
+    offline = [log for log in shop.service.logs.all_partitions() if log.state is not PartitionState.ONLINE]
+    assert len(offline) <= 1, f"offline: {offline}"
+    waiting = shop.clients.keys() - shop.finished - in_doubt(fault)
+    assert not waiting, f"waiting without a reason: {waiting}; {shop.refusals[-3:]}"
+
+
+def run(mode: str, number: int) -> Fault:
+    """The day with one fault, what must hold meanwhile, and what must hold on a healthy disk afterwards."""
+    fault = Fault(MODES[mode], number)
+    shop = fault.shop
+    shop.day()
+    assert shop.crashed == fault.mode.stops or number > len(operations())
+    if mode.endswith("once") or mode == "eio-in-its-folder-forever":
+        others_serve(fault)
+    # By turns: what the page cache holds survives, or does not. A mode that stops says which.
+    power_cut = mode == "power-cut" or (not mode.startswith("kill") and number % 2 == 0)
+    shop.recover(power_cut=power_cut)
+    check(shop)
+    return fault
+
+
+def every(mode: str, part: int) -> tuple[int, Counter[str]]:
+    """Run a slice of the operations a mode applies to; how many, and what was refused meanwhile by name."""
+    refusals: Counter[str] = Counter()
+    ran = 0
+    for operation in operations()[part::SLICES]:
+        if operation.kind not in MODES[mode].applies:
+            continue
+        try:
+            fault = run(mode, operation.number)
+        except Exception as error:
+            error.add_note(f"{mode} at operation {operation}; alone: LSVC_OPERATION={operation.number}")
+            raise
+        assert fault.struck, f"{operation} was not met again: the day is not the same each time"
+        refusals.update(type(refusal).__name__ for refusal in fault.shop.refusals)
+        ran += 1
+    return ran, refusals
+
+
+@pytest.mark.parametrize("part", range(SLICES))
+@pytest.mark.parametrize("mode", MODES)
+def test_whatever_operation_fails_nothing_acknowledged_is_lost_and_the_rest_serves(mode: str, part: int) -> None:
+    ran, refusals = every(mode, part)
+    of = sum(operation.kind in MODES[mode].applies for operation in operations()[part::SLICES])
+    print(
+        f"{mode}: {ran} of {of} operations in slice {part} of {SLICES} (a day has {len(operations())}); refused: {dict(refusals)}"
+    )
+    assert ran == of
+    assert len(operations()) > OPERATIONS_MIN
