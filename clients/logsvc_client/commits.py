@@ -3,7 +3,8 @@
 One at a time keeps them in order and lets whatever happens meanwhile travel together in the next. A commit whose answer is
 lost is sent again as it was: the broker sees that it knows it. A commit refused for its epoch may only have crossed a
 heartbeat that raised the epoch; it is sent again under the epoch of the next heartbeat's answer, and given up when the
-membership turns out to be lost.
+membership turns out to be lost. What the broker could not record, because its disk fails, goes with the next commit, after
+REFUSED_RETRY_MS: a later one that passes a failure without naming it would lose the record.
 """
 
 from collections.abc import Iterable
@@ -11,11 +12,20 @@ from collections.abc import Iterable
 from logsvc_client.membership import Membership
 from logsvc_client.progress import PartitionProgress
 from logsvc_client.records import TopicPartition
-from logsvc_common.errors import Disconnected, FencedMemberEpoch, LogsvcError, UnknownMember, from_wire
+from logsvc_common.errors import (
+    Disconnected,
+    FencedMemberEpoch,
+    GroupError,
+    LogsvcError,
+    UnknownMember,
+    UnknownTopic,
+    from_wire,
+)
 from logsvc_common.messages import NO_MEMBER_EPOCH, Commit, CommitPartition, CommitReply
 from logsvc_common.retry import RetryPolicy
 
 COMMIT_RETRY_MS = 50
+REFUSED_RETRY_MS = 1_000
 EPOCH_RETRIES_MAX = 5
 COMMIT_PARTITIONS_MAX = 1_000
 
@@ -33,11 +43,16 @@ class Commits:
         self._not_before_ms = 0
         self._wait_answers = -1  # heartbeats answered when the epoch was refused; go on once there are more
         self._epoch_retries = 0
+        self._refused_until_ms = 0
 
     @property
     def busy(self) -> bool:
         """True while a commit has no final answer."""
         return bool(self._partitions)
+
+    def may_begin(self, now_ms: int) -> bool:
+        """False while another is under way, and for a while after one that the broker could not record."""
+        return not self._partitions and now_ms >= self._refused_until_ms
 
     def begin(self, candidates: Iterable[PartitionProgress], retry: RetryPolicy) -> bool:
         """Collect what is pending. Returns False when there is nothing. Needs `not busy`."""
@@ -84,11 +99,20 @@ class Commits:
         elif any(error.retriable for error in errors):
             self._not_before_ms = now_ms + (0 if isinstance(errors[0], Disconnected) else COMMIT_RETRY_MS)
             return None
+        refused = dict.fromkeys(range(len(sent.partitions)), answer) if isinstance(answer, LogsvcError) else {}
         if isinstance(answer, CommitReply):
-            for result in answer.results:
+            for place, result in enumerate(answer.results):
                 progress = self._progress.get(TopicPartition(result.topic, result.partition))
-                if progress is not None and not result.error_code:
+                if result.error_code:
+                    refused[place] = from_wire(result.error_code, result.error_message)
+                elif progress is not None:
                     progress.committed(result)
+        for place, error in refused.items():
+            # A partition that went to another member, or whose topic is gone, has nothing to be told any more.
+            if not isinstance(error, GroupError | UnknownTopic):
+                part = sent.partitions[place]
+                self._progress[TopicPartition(part.topic, part.partition)].refused(part)
+                self._refused_until_ms = now_ms + REFUSED_RETRY_MS
         self.give_up()
         return errors
 
@@ -101,5 +125,7 @@ class Commits:
         self._progress = {}
 
     def next_due_ms(self) -> int | None:
-        """When a commit that waits is to be sent again."""
-        return self._not_before_ms if self._partitions and not self._in_flight else None
+        """When a commit that waits is to be sent again, or the next may begin."""
+        if not self._partitions:
+            return self._refused_until_ms or None
+        return None if self._in_flight else self._not_before_ms

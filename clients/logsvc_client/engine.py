@@ -355,7 +355,7 @@ class Engine:
         commits = self._commits
         if commits is None:
             return []
-        if not commits.busy:
+        if commits.may_begin(now_ms):
             interval_ms = self._commit_interval_ms
             timely = interval_ms is not None and now_ms >= self._commit_at_ms
             everything = self._all_progress()

@@ -49,6 +49,7 @@ class PartitionProgress:
         "_parked",
         "_redelivered",
         "_told",
+        "_told_before",
         "allowed",
         "attempting",
         "deferred",
@@ -71,6 +72,7 @@ class PartitionProgress:
         self._attempting_untold = False
         self._attempting_sent = False  # the commit under way, or answered last, names it
         self._told = -1  # the progress the broker has, or has been sent
+        self._told_before = -1  # the same, without the commit under way
         self._failed: dict[int, Failure] = {}
         self._parked: dict[int, Parked] = {}
         self._done: list[int] = []
@@ -329,7 +331,7 @@ class PartitionProgress:
         )
         self._counted = min(0, self._counted)
         self._attempting_untold, self._attempting_sent = False, self.attempting >= 0
-        self._told = max(self._told, self.handled)
+        self._told_before, self._told = self._told, max(self._told, self.handled)
         self._failed, self._parked, self._done = {}, {}, []
         self._committing = True
         return message
@@ -342,6 +344,17 @@ class PartitionProgress:
         for verdict in result.verdicts:
             if verdict.state in RESOLVED_STATES and verdict.offset not in self._failed:
                 self._remove_outstanding(verdict.offset)
+
+    def refused(self, sent: CommitPartition) -> None:
+        """The broker could not record the commit under way: all it said is still to be told, or it would be lost."""
+        for failure in sent.failed:
+            self._failed.setdefault(failure.offset, failure)
+        for parked in sent.parked:
+            self._parked.setdefault(parked.offset, parked)
+        self._done = [*sent.done, *self._done]
+        self._told = self._told_before
+        if self._counted >= 0 and sent.handled >= 0:
+            self._counted += sent.handled
 
     def commit_over(self) -> None:
         """The commit under way has its final answer, or is given up."""
