@@ -27,11 +27,11 @@ from typing import Protocol
 from logsvc.testing.process import BrokerProcess, broker_process
 from logsvc_client import LogsvcError, Producer, RecordMetadata
 from logsvc_common.errors import StartError
-from tests.history.log import Anomaly, Found, Place, Sent, anomalies, counted, reading_anomalies
 from tests.crash.kill_values import found_in, value_of
 from tests.crash.nursery import Nursery
 from tests.crash.readers import Reader
 from tests.e2e.raw_peer import RawPeer
+from tests.history.log import Anomaly, Found, Place, Sent, anomalies, counted, reading_anomalies
 
 TOPIC = "kill-run"
 PARTITIONS = 4

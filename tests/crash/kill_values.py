@@ -2,8 +2,8 @@
 
 import zlib
 
-from tests.crash.history import Found
 from tests.e2e.raw_peer import Stored
+from tests.history.log import Found
 
 VALUE_BYTES_MAX = 400
 

@@ -4,9 +4,9 @@ import threading
 import time
 
 from logsvc_client import Consumer
-from tests.crash.history import Polled
 from tests.crash.kill_values import found_in
 from tests.e2e.raw_peer import Stored
+from tests.history.log import Polled
 
 POLL_MS = 200
 END_TIMEOUT_S = 60.0

@@ -21,9 +21,9 @@ import pytest
 
 from logsvc_client import Admin, LogsvcError, Producer, RecordMetadata
 from logsvc_common.errors import TopicExists
-from tests.crash.history import Anomaly, Place, Sent, anomalies
 from tests.crash.kill_values import found_in, value_of
 from tests.e2e.raw_peer import RawPeer
+from tests.history.log import Anomaly, Place, Sent, anomalies
 
 # What changes a disk; the write goes by one of three names, as the kernel and the C library have it.
 WRITES = "pwritev2,pwritev,pwrite64"
