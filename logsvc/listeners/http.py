@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from logsvc.listeners.api.backend import Backend
 
 GRACE_SECONDS = 2  # how long a scrape being answered may hold up a shutdown
-CONNECTIONS_MAX = 64
 BACKLOG = 64
 NAMED_PARTITIONS_MAX = 100  # degraded partitions named in a health answer
 
@@ -130,6 +129,8 @@ class HttpListener:
 def _make_server(app: "ASGIApp", on_serving: Callable[[], None]) -> "uvicorn.Server":
     import uvicorn  # not before it is needed: the broker answers ZeroMQ first
 
+    from logsvc.listeners.http_connections import BoundedConnection
+
     class Listener(uvicorn.Server):
         """One listener of an application: the signals are the application's, and it wants to know when this one serves."""
 
@@ -144,7 +145,7 @@ def _make_server(app: "ASGIApp", on_serving: Callable[[], None]) -> "uvicorn.Ser
     return Listener(
         uvicorn.Config(
             app,
-            http="h11",
+            http=BoundedConnection,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -152,7 +153,6 @@ def _make_server(app: "ASGIApp", on_serving: Callable[[], None]) -> "uvicorn.Ser
             proxy_headers=False,
             server_header=False,
             backlog=BACKLOG,
-            limit_concurrency=CONNECTIONS_MAX,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
     )

@@ -49,6 +49,7 @@ STATUSES: dict[type[errors.LogsvcError], int] = {
     errors.PartitionCorrupt: 503,
     errors.DiskFull: 503,
     errors.BrokerOverloaded: 429,
+    errors.QuotaExceeded: 429,
     errors.BrokerStopping: 503,
     errors.CoordinatorLoading: 503,
     # These never come out of a broker that runs.
