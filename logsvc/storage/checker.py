@@ -151,7 +151,8 @@ class PartitionChecker:
             return
         found = checkpoints.decode(content)
         if found is None:
-            self._fault(Fault("checkpoint", checkpoints.FILE_NAME, 0, "not a checkpoint: its CRC is wrong"))
+            position, reason = checkpoints.why_unsound(content)
+            self._fault(Fault("checkpoint", checkpoints.FILE_NAME, position, reason))
             return
         self._checkpoint = found
         self._infos = {info.base_offset: info for info in found.segments}
@@ -228,7 +229,7 @@ class PartitionChecker:
         found = batch_after(file, bad, size)
         end, following = (found[0], found[1].base_offset) if found else (size, self._offset)
         if found is None:
-            following = max([self._checkpoint.durable_offset, self._offset, *later[:1]])
+            following = max(self._offset, later[0] if later else self._checkpoint.durable_offset)
         offset = self._offset
         finding.pieces.append(Piece("drop", bad.position, end, offset=offset))
         self.report.bad_bytes += end - bad.position

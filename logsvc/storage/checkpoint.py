@@ -98,6 +98,16 @@ def decode(content: bytes) -> Checkpoint | None:
         return None
 
 
+def why_unsound(content: bytes) -> tuple[int, str]:
+    """(byte, reason) of bytes that `decode` does not take: where they stop being a checkpoint."""
+    for position, byte in enumerate(_MAGIC):
+        if content[position : position + 1] != bytes([byte]):
+            return position, f"not a checkpoint: it does not begin with {_MAGIC.decode()}"
+    if len(content) < len(_MAGIC) + _CRC.size:
+        return len(content), "not a checkpoint: the file ends here"
+    return len(_MAGIC), "not the checkpoint that was written: the CRC that stands here is not that of what follows"
+
+
 def load(disk: Disk, folder: str) -> Checkpoint | None:
     """The checkpoint of a partition folder; None when there is none or it is garbage, which is logged."""
     try:

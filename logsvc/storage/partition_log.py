@@ -276,7 +276,7 @@ class PartitionLog(LogWriter):
         return segments[:-1]
 
     def _remove_segments(self, count: int, *, one_by_one: bool = False) -> None:
-        """Delete the `count` oldest segments. `one_by_one`: each is gone for good, and its room free, before the next one goes."""
+        """Delete the `count` oldest segments. `one_by_one`: each is gone for good, its room free, before the next one goes."""
         if not count:
             return
         gone: list[str] = []

@@ -125,6 +125,48 @@ def test_a_segment_file_that_is_gone_becomes_a_hole(number: int) -> None:
     assert append(log, [b"next"]).base_offset == 120
 
 
+def test_the_last_batch_of_a_segment_costs_no_more_than_itself() -> None:
+    disk = new_disk()
+    filled(disk, 60).close()
+    victim, following = segment_names(disk)[1:3]
+    flip(disk, f"{FOLDER}/{victim}", positions(disk, f"{FOLDER}/{victim}")[-1] + 70)
+    end = int(following.removesuffix(".log"))
+    report = verify(disk, FOLDER, repair=True)
+    assert report.partitions[0].lost_offsets == [(end - 2, end - 1)]
+    assert verify(disk, FOLDER).ok
+    log = open_log(disk)
+    assert log.state is PartitionState.ONLINE
+    assert read_all(log) == numbered(0, end - 2) + numbered(end, 120)
+
+
+def test_repairing_twice_at_one_place_keeps_what_the_first_repair_set_aside() -> None:
+    disk = new_disk()
+    filled(disk, 10, segment_bytes=1 << 20).close()
+    for _ in range(2):
+        flip(disk, FIRST, 70)
+        assert verify(disk, FOLDER, repair=True).repaired
+    aside = [name for name in disk.listdir(FOLDER) if ".corrupt" in name]
+    assert len(aside) == 2
+    assert verify(disk, FOLDER).ok
+
+
+def test_a_damaged_segment_of_an_interrupted_compaction_is_quarantined_and_its_sources_serve() -> None:
+    disk = new_disk()
+    filled(disk, 60).close()
+    swap = f"{FOLDER}/{segment_names(disk)[0]}.swap"
+    damaged = bytearray(disk.content(FIRST))
+    damaged[70] ^= 1
+    disk.set_content(swap, bytes(damaged))
+    assert open_log(disk).state is PartitionState.READ_ONLY
+    report = verify(disk, FOLDER, repair=True).partitions[0]
+    [aside] = report.quarantined
+    assert disk.content(f"{FOLDER}/{aside}") == damaged
+    assert verify(disk, FOLDER).ok
+    log = open_log(disk)
+    assert log.state is PartitionState.ONLINE
+    assert read_all(log) == numbered(0, 120)
+
+
 def test_a_file_cut_below_its_durable_end_is_filled_up() -> None:
     disk = new_disk()
     filled(disk, 10, segment_bytes=1 << 20).close()
