@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: demo test test-long check bench clean
+.PHONY: demo test test-long check bench clean fuzz mutants
 
 $(VENV)/.installed: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -21,6 +21,14 @@ test: $(VENV)/.installed
 
 test-long: $(VENV)/.installed
 	$(BIN)/python -m pytest -m long $(ARGS)
+
+INPUTS ?= 3000000
+
+fuzz: $(VENV)/.installed
+	$(BIN)/python -m tests.fuzz --inputs $(INPUTS) $(ARGS)
+
+mutants: $(VENV)/.installed
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ from itertools import pairwise
 from logsvc_common.batch import Buffer
 
 ENTRY_BYTES = 8
+RELATIVE_OFFSET_MAX = (1 << 31) - 1  # of an entry in this file and in the time index
 _ENTRY = struct.Struct(">ii")
 _INT = struct.Struct(">i")
 
@@ -35,7 +36,9 @@ class OffsetIndex:
         return len(self.content) // ENTRY_BYTES
 
     def append(self, last_offset: int, position: int) -> None:
-        self.content += _ENTRY.pack(last_offset - self.base_offset, position)
+        """Add an entry, unless its offset is too far from the base offset for Kafka's layout: a search then walks further."""
+        if last_offset - self.base_offset <= RELATIVE_OFFSET_MAX:
+            self.content += _ENTRY.pack(last_offset - self.base_offset, position)
 
     def entry(self, number: int) -> tuple[int, int]:
         """(last offset of the batch, position of the batch) of one entry."""

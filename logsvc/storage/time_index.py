@@ -14,6 +14,7 @@ import struct
 from bisect import bisect_left
 from itertools import pairwise
 
+from logsvc.storage.offset_index import RELATIVE_OFFSET_MAX
 from logsvc_common.batch import Buffer
 
 ENTRY_BYTES = 12
@@ -35,9 +36,10 @@ class TimeIndex:
         return len(self.content) // ENTRY_BYTES
 
     def maybe_append(self, timestamp_ms: int, last_offset: int) -> None:
-        """Add an entry if the timestamp is above the last one; Kafka's rule, which keeps timestamps ascending."""
+        """Add an entry if the timestamp is above the last one; Kafka's rule, which keeps timestamps ascending. None for an
+        offset too far from the base offset for Kafka's layout."""
         last_ms = _LONG.unpack_from(self.content, len(self.content) - ENTRY_BYTES)[0] if self.content else NO_TIMESTAMP
-        if timestamp_ms > last_ms:
+        if timestamp_ms > last_ms and last_offset - self.base_offset <= RELATIVE_OFFSET_MAX:
             self.content += _ENTRY.pack(timestamp_ms, last_offset - self.base_offset)
 
     def entry(self, number: int) -> tuple[int, int]:

@@ -58,9 +58,11 @@ class Fault:
 
 
 def folder_of(path: str) -> str:
-    """The partition folder a path lies in; the path itself for anything above."""
+    """The name of the partition folder a path lies in; for anything else the path of its folder."""
     parts = path.split("/")
-    return parts[2] if len(parts) > 3 or (len(parts) == 3 and parts[2][-1:].isdigit()) else path
+    if len(parts) > 2 and parts[2][-1:].isdigit():
+        return parts[2]
+    return "/".join(parts[:3]) if len(parts) > 3 else path
 
 
 def _once(error: int) -> Callable[[Fault, Operation], None]:

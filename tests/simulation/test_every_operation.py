@@ -1,4 +1,4 @@
-"""Every disk operation of a scripted day fails, once and forever, with each error, and the machine stops before it and after it.
+"""Every disk operation of a scripted day fails, once and forever, with each error, and the machine stops before and after it.
 
 SQLite's loop over "the nth operation", for the whole service: `scripted_shop` is the day, `operation_faults` what goes wrong,
 `shop_check` what must be true in the end. While something fails, answers are typed errors and the other partitions serve. On a
@@ -46,11 +46,7 @@ def concerns(folder: str, client: str) -> bool:
         )
     if topic == "__logsvc_groups" or topic.startswith("dlq."):
         return client in ("billing", "passing")
-    return not fault_is_in_a_partition(folder)
-
-
-def fault_is_in_a_partition(folder: str) -> bool:
-    return not folder.startswith("/")
+    return folder.startswith("/")
 
 
 def others_serve(fault: Fault) -> None:
@@ -105,8 +101,7 @@ def every(mode: str, part: int) -> tuple[int, Counter[str]]:
 def test_whatever_operation_fails_nothing_acknowledged_is_lost_and_the_rest_serves(mode: str, part: int) -> None:
     ran, refusals = every(mode, part)
     of = sum(operation.kind in MODES[mode].applies for operation in operations()[part::SLICES])
-    print(
-        f"{mode}: {ran} of {of} operations in slice {part} of {SLICES} (a day has {len(operations())}); refused: {dict(refusals)}"
-    )
+    a_day = f"a day has {len(operations())}"
+    print(f"{mode}: {ran} of {of} operations in slice {part} of {SLICES} ({a_day}); refused: {dict(refusals)}")
     assert ran == of
     assert len(operations()) > OPERATIONS_MIN

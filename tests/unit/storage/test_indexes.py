@@ -107,3 +107,13 @@ def test_kafkas_own_checks_find_every_segment_sound(content: list[tuple[int, int
         if name.endswith(".log"):
             assert dump_log_segments(disk, int(name.removesuffix(".log"))) == []
             assert disk.exists(f"{FOLDER}/{name.removesuffix('.log')}.index")
+
+
+def test_an_offset_too_far_for_kafkas_layout_is_left_out_and_found_by_walking() -> None:
+    far = 1 << 31
+    index, times = OffsetIndex(0), TimeIndex(0)
+    index.append(7, 100)
+    index.append(far, 200)
+    times.maybe_append(5, far)
+    assert index.lookup(far + 1) == (7, 100)
+    assert len(times) == 0
