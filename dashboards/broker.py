@@ -201,6 +201,27 @@ def _partitions() -> list[Panel]:
             ),
             width=8,
         ),
+        lines(
+            "Scrubbed",
+            "Bytes of old records that the scrubber reads again and checks. Nothing between two rounds.",
+            Query(rate("logsvc_scrubbed_bytes_total", BROKER), "read"),
+            unit="binBps",
+            width=8,
+        ),
+        lines(
+            "Found by the scrubber",
+            "Damaged batches, whose partitions are read-only until they are repaired, and index files that were built anew.",
+            Query(f"logsvc_scrub_damaged_batches_total{{{BROKER}}}", "damaged batches"),
+            Query(f"logsvc_scrub_rebuilt_indexes_total{{{BROKER}}}", "indexes built anew"),
+            width=8,
+        ),
+        lines(
+            "Last whole round of the scrubber",
+            "Time since all records had been read again. Nothing before the first round has ended.",
+            Query(f"logsvc_scrub_round_age_seconds{{{BROKER}}}", "ago"),
+            unit="s",
+            width=8,
+        ),
     ]
 
 

@@ -108,6 +108,8 @@ class ServerSettings(BaseSettings):
     quota_consumer_byte_rate: int = Field(default=-1, description="bytes a second to one client id; -1 = no limit")
     quota_in_flight_bytes: int = Field(default=-1, description="request bytes of one client id being worked on; -1 = no limit")
     partitions_max: int = Field(default=10_000, description="partitions of one broker")
+    scrub_bytes_per_second: int = Field(default=4 << 20, ge=0, description="what the scrubber reads again; 0 = nothing")
+    scrub_interval_ms: int = Field(default=86_400_000, ge=0, description="how often the scrubber begins to read them all")
     retention_check_ms: int = Field(default=60_000, ge=10, description="how often retention runs")
     disk_reserve_bytes: int = Field(default=64 << 20, description="free disk space below which writes are refused")
     shutdown_timeout_ms: int = Field(default=10_000, description="how long SIGTERM waits for requests being worked on")

@@ -23,6 +23,7 @@ from logsvc.broker.history_keeper import HistoryKeeper
 from logsvc.broker.letter_piles import LetterPiles
 from logsvc.broker.produce import ProduceHandler
 from logsvc.broker.sampler import Sampler
+from logsvc.broker.scrubber import Scrubber
 from logsvc.broker.throttle import Throttle
 from logsvc.broker.upkeep import Upkeep
 from logsvc.clock import Clock
@@ -92,6 +93,16 @@ class Broker:
             clock.seconds,
         )
         self._upkeep = Upkeep(logs, run_in_thread, lambda call: loop.call_soon_threadsafe(self._from_thread, call))
+        self._scrubber = Scrubber(
+            logs,
+            metrics.scrub,
+            bytes_per_second=settings.scrub_bytes_per_second,
+            interval_ms=settings.scrub_interval_ms,
+            monotonic_ms=clock.monotonic_ms,
+            unit=unit,
+            run_in_thread=run_in_thread,
+            from_thread=lambda call: loop.call_soon_threadsafe(self._from_thread, call),
+        )
         self._appender = Appender(group_commit, self._readable, self._count_appended, metrics.append_duration_seconds.observe)
         quotas = ClientQuotas(settings.quotas(), logs.quotas.clients)
         self._throttle = Throttle(quotas, logs.quotas, clock.monotonic_ms, count=metrics.throttled, arm=self._arm)
@@ -109,7 +120,7 @@ class Broker:
             deleted=self._topic_deleted,
         )
         self.letter_piles = LetterPiles(logs)
-        self.samples = Sampler(logs, self.letter_piles, self.groups.samples, clock.wall_ms).samples
+        self.samples = Sampler(logs, self.letter_piles, self.groups.samples, self._scrubber.round_age_ms, clock.wall_ms).samples
         self._keeper = HistoryKeeper(self.history, logs, metrics, self.groups.samples, clock, loop.call_later)
         self._dispatcher = Dispatcher(self._handlers(), send, metrics)
 
@@ -186,6 +197,7 @@ class Broker:
         waits = (
             self._fetch.parked.next_deadline_ms(),
             self._throttle.next_deadline_ms(),
+            self._scrubber.next_due_ms(),
             self.groups.next_deadline_ms(),
             flush_ms,
         )
@@ -209,6 +221,7 @@ class Broker:
             self._fetch.expire(monotonic_ms)
             self.groups.expire(monotonic_ms)
             self._appender.sync_due(self._clock.wall_ms())
+            self._scrubber.run(monotonic_ms)
             if monotonic_ms >= self._history_due_ms:
                 self._history_due_ms = monotonic_ms + self.history.interval_ms
                 self._keeper.begin()

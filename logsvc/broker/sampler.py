@@ -8,25 +8,28 @@ import logging
 from collections.abc import Callable, Iterator
 
 from logsvc.broker.letter_piles import LetterPiles
-from logsvc.metrics import ROWS_PER_SAMPLE_MAX, DeadLetterSample, DiskSample, PartitionColumns, Sample
+from logsvc.metrics import ROWS_PER_SAMPLE_MAX, DeadLetterSample, DiskSample, PartitionColumns, Sample, ScrubSample
 from logsvc.storage.log_directory import LogDirectory
 
 logger = logging.getLogger(__name__)
 
 
 class Sampler:
-    """`group_samples` gives the groups, in the same manner; `wall_ms` is the clock that letters are dated by."""
+    """`group_samples` gives the groups, in the same manner; `scrub_age_ms` how long ago the scrubber's last round ended;
+    `wall_ms` is the clock that letters are dated by."""
 
     def __init__(
         self,
         logs: LogDirectory,
         piles: LetterPiles,
         group_samples: Callable[[], Iterator[Sample | None]],
+        scrub_age_ms: Callable[[], int | None],
         wall_ms: Callable[[], int],
     ) -> None:
         self._logs = logs
         self._piles = piles
         self._group_samples = group_samples
+        self._scrub_age_ms = scrub_age_ms
         self._wall_ms = wall_ms
 
     def samples(self) -> Iterator[Sample | None]:
@@ -34,6 +37,7 @@ class Sampler:
         yield from self._partitions()
         yield from self._group_samples()
         yield from self._dead_letters()
+        yield ScrubSample(self._scrub_age_ms())
         try:
             yield DiskSample(*self._logs.disk_space())
         except OSError as error:

@@ -14,7 +14,7 @@ Label values come from checked names, enums and error classes only. Every family
 series; there is no -1.
 """
 
-from logsvc.metrics.broker_metrics import BrokerMetrics, GroupCounters, Source, TopicCounters
+from logsvc.metrics.broker_metrics import BrokerMetrics, GroupCounters, ScrubCounters, Source, TopicCounters
 from logsvc.metrics.counters import LABEL_SETS_MAX, OTHER, Counter
 from logsvc.metrics.histogram import Histogram
 from logsvc.metrics.quantiles import HistogramCounts, quantile
@@ -30,6 +30,7 @@ from logsvc.metrics.samples import (
     PartitionColumns,
     PositionColumns,
     Sample,
+    ScrubSample,
 )
 
 __all__ = [
@@ -51,6 +52,8 @@ __all__ = [
     "PartitionColumns",
     "PositionColumns",
     "Sample",
+    "ScrubCounters",
+    "ScrubSample",
     "Source",
     "TopicCounters",
     "quantile",

@@ -53,6 +53,14 @@ class GroupCounters(NamedTuple):
     redriven: Counter
 
 
+class ScrubCounters(NamedTuple):
+    """What the scrubber has done."""
+
+    checked_bytes: Counter
+    damaged_batches: Counter
+    rebuilt_indexes: Counter
+
+
 class BrokerMetrics:
     """Everything is used in the event loop. `source` gives the state at a scrape; App sets it once the broker stands."""
 
@@ -100,7 +108,22 @@ class BrokerMetrics:
             ("api",),
             label_sets_max,
         )
-        self._counted = (self._topics, self._groups, self._dead_letters, self._rebalances, self._errors, self._throttled)
+        self._scrub = counters(
+            (),
+            ("logsvc_scrubbed_bytes", "Bytes of segments that the scrubber has read again and checked."),
+            ("logsvc_scrub_damaged_batches", "Damaged batches that the scrubber has found; their partition is read-only."),
+            ("logsvc_scrub_rebuilt_indexes", "Index files that the scrubber has found wrong and built anew."),
+        )
+        self.scrub = ScrubCounters._make(self._scrub.get())
+        self._counted = (
+            self._topics,
+            self._groups,
+            self._dead_letters,
+            self._rebalances,
+            self._errors,
+            self._throttled,
+            self._scrub,
+        )
 
         self.append_duration_seconds = Histogram(APPEND.name, DISK_SECONDS)
         self.fsync_duration_seconds = Histogram(FSYNC.name, DISK_SECONDS)

@@ -19,6 +19,7 @@ from logsvc.metrics.samples import (
     PartitionColumns,
     PositionColumns,
     Sample,
+    ScrubSample,
 )
 from logsvc.metrics.text import SECONDS, WHOLE, Row, Templates, fill
 
@@ -59,6 +60,7 @@ class Collected:
     positions: list[PositionColumns] = field(default_factory=list)
     dead_letters: list[DeadLetterSample] = field(default_factory=list)
     disks: list[DiskSample] = field(default_factory=list)
+    scrubs: list[ScrubSample] = field(default_factory=list)
     deferred: int = 0
 
     def add(self, sample: Sample) -> None:
@@ -73,6 +75,8 @@ class Collected:
                 self.dead_letters.append(sample)
             case DiskSample():
                 self.disks.append(sample)
+            case ScrubSample():
+                self.scrubs.append(sample)
             case DeferredSample():
                 self.deferred = sample.positions
 
@@ -173,6 +177,12 @@ def _of_disk(value: Callable[[DiskSample], int]) -> Callable[[Collected], Iterat
     return runs
 
 
+def _scrub_age(collected: Collected) -> Iterator[Run]:
+    for scrub in collected.scrubs:
+        if scrub.round_age_ms is not None:
+            yield Run("scrub", (), [()], [scrub.round_age_ms / 1000], number=SECONDS)
+
+
 def _deferred(collected: Collected) -> Iterator[Run]:
     yield Run("deferred", (), [()], [collected.deferred])
 
@@ -214,6 +224,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("logsvc_dead_letter_oldest_age_seconds", "Age of the oldest dead letter; absent without any.", _letter_ages),
     Family("logsvc_disk_free_bytes", "Free space of the data folder's file system.", _of_disk(lambda d: d.free_bytes)),
     Family("logsvc_disk_size_bytes", "Size of the data folder's file system.", _of_disk(lambda d: d.size_bytes)),
+    Family("logsvc_scrub_round_age_seconds", "Time since the scrubber had read all records; absent before it has.", _scrub_age),
     Family("logsvc_disk_reserve_bytes", "Free space below which writes are refused.", _of_disk(lambda d: d.reserve_bytes)),
 )
 

@@ -66,10 +66,16 @@ class DiskSample(NamedTuple):
     reserve_bytes: int
 
 
+class ScrubSample(NamedTuple):
+    """How long ago the scrubber had read everything once more; None before it has."""
+
+    round_age_ms: int | None
+
+
 class DeferredSample(NamedTuple):
     """How many positions are shown with the lag in time of an earlier reading, for want of time to read them all."""
 
     positions: int
 
 
-Sample = PartitionColumns | GroupSample | PositionColumns | DeadLetterSample | DiskSample | DeferredSample
+Sample = PartitionColumns | GroupSample | PositionColumns | DeadLetterSample | DiskSample | ScrubSample | DeferredSample

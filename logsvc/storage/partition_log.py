@@ -18,6 +18,7 @@ from logsvc.storage.removal import DELETED_SUFFIX, Removals
 from logsvc.storage.reserve import DiskReserve
 from logsvc.storage.retention import SegmentAge, expired
 from logsvc.storage.scan import BadBatch
+from logsvc.storage.scrub import Scrub, ScrubFindings, ScrubPoint
 from logsvc.storage.segment import (
     LOG_SUFFIX,
     OFFSET_INDEX_SUFFIX,
@@ -247,6 +248,43 @@ class PartitionLog(LogWriter):
             made.seal(self._disk)
             self._segments[made.base_offset] = made
         self._reader.forget_places()
+
+    # -- scrubbing ----------------------------------------------------------------------------------------------------
+
+    def scrub(self, at: ScrubPoint) -> Scrub | None:
+        """What to read again from `at` on, None at the durable end, or when the partition is not online. Call `run` of it in a
+        worker thread, then `finish_scrub` on the event loop."""
+        if self.state is not PartitionState.ONLINE:
+            return None
+        durable = self._durable
+        for number in range(max(self._segments.bisect_right(at.offset) - 1, 0), len(self._segments)):
+            segment: Segment = self._segments.peekitem(number)[1]
+            if segment.base_offset > durable.base_offset:
+                break
+            end = durable.position if segment.base_offset == durable.base_offset else segment.size
+            position, offset = (at.position, at.offset) if segment is at.segment else (0, segment.base_offset)
+            if position < end:
+                info = None if position or segment is self._active else segment.info
+                return Scrub(self._disk, segment, position, offset, end, info, self._config.index_interval_bytes)
+        return None
+
+    def finish_scrub(self, work: Scrub) -> ScrubFindings:
+        """Mark what `work` has found, as a read that had come upon it would. Nothing when the segment is gone meanwhile."""
+        segment = work.segment
+        if self.state is not PartitionState.ONLINE or self._segments.get(segment.base_offset) is not segment:
+            return ScrubFindings()
+        if work.damage:
+            self._corrupt(work.damage[0].offset, work.damage[0])
+            return ScrubFindings(len(work.damage))
+        if work.error is not None:
+            self._fail("reading", work.error)
+        elif work.rebuilt is not None and segment.info is work.info:
+            _LOG.warning("%s: an index was not the one that was written: both are built anew", segment.path())
+            self._cache.rewrite(segment, work.rebuilt)
+            return ScrubFindings(rebuilt_indexes=2)
+        return ScrubFindings()
+
+    # -- deleting files -----------------------------------------------------------------------------------------------
 
     def _advance_start(self, offset: int) -> None:
         """Move the log start, durably, then delete the segments wholly below it.

@@ -64,11 +64,13 @@ def walk_headers(
             offset = header.next_offset
 
 
-def walk_batches(file: File, position: int, end: int, offset: int) -> Iterator[tuple[int, BatchHeader]]:
+def walk_batches(
+    file: File, position: int, end: int, offset: int, window_bytes: int = SCAN_WINDOW_BYTES
+) -> Iterator[tuple[int, BatchHeader]]:
     """Like `walk_headers`, with the CRC of every batch checked."""
     while position < end:
         start = position
-        window = memoryview(file.pread(min(SCAN_WINDOW_BYTES, end - position), position))
+        window = memoryview(file.pread(min(window_bytes, end - position), position))
         while position < start + len(window):
             at = position - start
             try:

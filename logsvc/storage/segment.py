@@ -290,6 +290,11 @@ class SegmentCache:
                 return found
         _LOG.warning("%s: an index is missing or not the one that was written; rebuilding both", segment.path())
         found = rebuild_indexes(self.file(segment), segment.base_offset, segment.size, interval_bytes, finished=True)
+        self.rewrite(segment, found)
+        return found
+
+    def rewrite(self, segment: Segment, found: tuple[OffsetIndex, TimeIndex]) -> None:
+        """Put indexes that were built anew into a sealed segment's files. One that cannot be written is built again."""
         segment.offset_index, segment.time_index = found
         segment.info = segment.describe()
         try:
@@ -297,7 +302,6 @@ class SegmentCache:
         except (OSError, DiskFull) as error:
             _LOG.warning("%s: rebuilt indexes not written: %s", segment.path(), error)
         segment.offset_index = segment.time_index = None
-        return found
 
     def _drop(self, segment: Segment) -> None:
         found = self._indexes.pop(segment, None)
