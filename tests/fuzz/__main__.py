@@ -68,7 +68,8 @@ def main() -> int:
         total += count
         print(f"{name}: {count} inputs, {target.accepted} accepted, {rate:.0f} a CPU second", flush=True)
     seconds = time.process_time() - began
-    print(f"{total} inputs, seed {options.seed}, {total / seconds:.0f} a CPU second, at most {memory_mib()} MiB: only typed errors")
+    rate = total / seconds
+    print(f"{total} inputs, seed {options.seed}, {rate:.0f} a CPU second, at most {memory_mib()} MiB: only typed errors")
     return int(memory_mib() > MEMORY_MIB_MAX)
 
 
