@@ -103,7 +103,8 @@ def test_without_the_option_nothing_can_be_changed() -> None:
 def test_hosts_that_were_allowed_are_answered_and_others_are_not(broker: BrokerProcess) -> None:
     assert ask(broker, "GET", "/api/v1/broker", host="logs.example").status == 200
     assert ask(broker, "GET", "/api/v1/broker", host="evil.example").status == 403
-    assert ask(broker, "GET", "/metrics", host="evil.example").status == 200
+    assert ask(broker, "GET", "/metrics", host="evil.example").status == 403
+    assert ask(broker, "GET", "/metrics", host="192.0.2.1:9293").status == 200
 
 
 def test_the_console_is_served_and_head_tells_its_size(broker: BrokerProcess) -> None:

@@ -5,6 +5,8 @@ from elsewhere may send requests to 127.0.0.1, and with a name that it lets poin
 Every request is therefore checked:
 
 * `Host` is a name of this machine, the host that was bound, or one that was allowed by a setting: a rebound name is none.
+  Scrapers and health checks may come by any address too: no name can be rebound to be one. `/readyz` tells no names, and
+  asks for none.
 * No answer carries CORS headers, and all say same-origin: a foreign page cannot read them.
 
 and one that changes something also for
@@ -18,6 +20,7 @@ and one that changes something also for
 
 import hmac
 import ipaddress
+import re
 from collections.abc import Collection
 
 import msgspec
@@ -30,7 +33,9 @@ from logsvc.listeners.api.errors import Refusal, error_response
 from logsvc_common.errors import InvalidRequest
 
 TOKEN_HEADER = "x-logsvc-token"
-OPEN_PATHS = frozenset(("/metrics", "/healthz", "/readyz"))  # scraped under any name: they tell names and numbers, no record
+OPEN_PATH = "/readyz"
+SCRAPED_PATHS = frozenset(("/metrics", "/healthz"))
+_HOST = re.compile(r"(\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[^\[\]:]+))(:[0-9]{0,5})?")
 
 HEADERS = {
     "x-content-type-options": "nosniff",
@@ -43,11 +48,18 @@ HEADERS = {
 }
 
 
-def check_host(headers: Headers, allowed: Collection[str]) -> None:
-    """Raise Refusal unless the request was sent to a name of this broker. The port is not looked at: tunnels change it."""
-    host = headers.get("host", "")
+def check_host(headers: Headers, allowed: Collection[str], *, any_address: bool = False) -> None:
+    """Raise Refusal unless the request was sent to a name of this broker, or to `any_address`.
+
+    The port may be any: tunnels change it.
+    """
+    hosts = headers.getlist("host")
+    host = hosts[0] if len(hosts) == 1 else ""
     name = _name_of(host)
-    if name in allowed or name == "localhost" or _is_loopback(name):
+    if name in allowed or name == "localhost":
+        return
+    address = _address(name)
+    if address is not None and (any_address or address.is_loopback):
         return
     raise Refusal(
         403,
@@ -58,18 +70,16 @@ def check_host(headers: Headers, allowed: Collection[str]) -> None:
 
 
 def _name_of(host: str) -> str:
-    """The name in a Host header, without its port."""
-    host = host.strip().lower()
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0].removesuffix(".")
+    """The name in a Host header, without its port; nothing for what is no such header."""
+    found = _HOST.fullmatch(host.strip().lower())
+    return "" if found is None else (found["address"] or found["name"]).removesuffix(".")
 
 
-def _is_loopback(name: str) -> bool:
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(name).is_loopback
+        return ipaddress.ip_address(name)
     except ValueError:
-        return False
+        return None
 
 
 def check_write(request: Request, backend: Backend) -> None:
@@ -132,9 +142,9 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        if scope["path"] not in OPEN_PATHS:
+        if scope["path"] != OPEN_PATH:
             try:
-                check_host(Headers(scope=scope), self._hosts)
+                check_host(Headers(scope=scope), self._hosts, any_address=scope["path"] in SCRAPED_PATHS)
             except Refusal as refusal:
                 await error_response(refusal)(scope, receive, send_guarded)
                 return

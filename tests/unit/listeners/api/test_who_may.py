@@ -66,7 +66,22 @@ def test_names_of_this_machine_and_allowed_ones_are_answered(api: World, host: s
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:9293", "192.0.2.1", "[::2]", "[", ":", "a" * 300, ""],
+    [
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example:9293",
+        "192.0.2.1",
+        "[::2]",
+        "[::1].evil.example",
+        "[::1",
+        "localhost:evil.example",
+        "localhost:1:2",
+        "127.0.0.1@evil.example",
+        "[",
+        ":",
+        "a" * 300,
+        "",
+    ],
 )
 @pytest.mark.parametrize("page", ["/", "/console/", "/api/v1/topics", "/api/v1/session", "/nope"])
 def test_a_name_rebound_to_this_machine_reads_nothing(api: World, host: str, page: str) -> None:
@@ -75,9 +90,20 @@ def test_a_name_rebound_to_this_machine_reads_nothing(api: World, host: str, pag
     assert "--http-allowed-hosts" in answer.message
 
 
-def test_a_scraper_may_come_by_any_name(api: World) -> None:
-    assert api.get("/metrics", host="prometheus.example:9293").status == 200
-    assert api.get("/healthz", host="prometheus.example:9293").status == 200
+@pytest.mark.parametrize("page", ["/metrics", "/healthz"])
+@pytest.mark.parametrize("host", ["192.0.2.1:9293", "[2001:db8::1]:9293", "127.0.0.1", "localhost:1", "logs.example:9293"])
+def test_a_scraper_may_come_by_any_address_and_by_names_that_are_allowed(api: World, page: str, host: str) -> None:
+    assert api.get(page, host=host).status == 200
+
+
+@pytest.mark.parametrize("page", ["/metrics", "/healthz"])
+def test_a_rebound_name_reads_no_names_of_topics_and_groups_from_a_scrape(api: World, page: str) -> None:
+    answer = api.get(page, host="evil.example:9293")
+    assert (answer.status, answer.code) == (403, "HOST_NOT_ALLOWED")
+
+
+def test_whether_it_is_ready_is_told_under_any_name(api: World) -> None:
+    assert api.get("/readyz", host="balancer.example").status in (200, 503)
 
 
 def test_the_token_is_told_to_the_page_and_opens_the_door(api: World) -> None:
