@@ -98,6 +98,7 @@ class DeadLetterWriter:
         if looked is None or looked.log is not target or not looked.serves(effect.search_from):
             start = max(effect.search_from, target.start_offset)
             looked = self._looked = _Looked(target, effect.search_from, start)
+        looked.end = max(looked.end, target.start_offset)  # letters may have been purged since
         for batch in _batches(target, looked.end):
             looked.letters.update((identity(record.headers), record.offset) for record in decode(batch))
             looked.end = parse_header(batch).next_offset

@@ -15,8 +15,9 @@ from logsvc_common.batch import BatchHeader, RawRecord, check_crc, decode, retai
 from logsvc_common.errors import OffsetOutOfRange
 
 BATCHES_MAX = 64
-# Of encoded bytes, the batch used last not counted: decoded, small records take four times as much.
-BATCHES_BYTES_MAX = 8 << 20
+BATCHES_BYTES_MAX = 32 << 20  # as they lie in memory, the batch used last not counted
+RECORD_BYTES = 300  # what a record takes beside its key, value and headers
+HEADER_BYTES = 200  # and a header beside its name and value
 
 _offset_of = attrgetter("offset")
 
@@ -26,6 +27,7 @@ class _Batch:
     log: PartitionLog
     header: BatchHeader
     records: list[RawRecord]
+    size_bytes: int  # decoded: a compressed batch may take a thousand times what it does on the disk
 
     def holds(self, log: PartitionLog, offset: int) -> bool:
         return self.log is log and self.header.base_offset <= offset <= self.header.last_offset
@@ -72,15 +74,21 @@ class RecordReader:
                 return batch
         for header, data in split(log.read(offset, 1), offset):
             check_crc(data, header)
-            batch = _Batch(log, header, decode(data))
+            records = decode(data)
+            batch = _Batch(log, header, records, sum(map(_size, records)))
             self._keep(batch)
             return batch
         raise OffsetOutOfRange(f"offset {offset} is not there yet")
 
     def _keep(self, batch: _Batch) -> None:
         self._batches.append(batch)
-        while len(self._batches) > BATCHES_MAX or sum(each.header.size for each in self._batches[:-1]) > BATCHES_BYTES_MAX:
+        while len(self._batches) > BATCHES_MAX or sum(each.size_bytes for each in self._batches[:-1]) > BATCHES_BYTES_MAX:
             del self._batches[0]
+
+
+def _size(record: RawRecord) -> int:
+    headers = sum(HEADER_BYTES + len(name) + len(value or b"") for name, value in record.headers) if record.headers else 0
+    return RECORD_BYTES + len(record.key or b"") + len(record.value or b"") + headers
 
 
 def _batch_of(header: BatchHeader, records: list[RawRecord]) -> bytes:

@@ -86,3 +86,26 @@ def test_batches_that_are_large_together_are_not_kept(monkeypatch: pytest.Monkey
     for offset in (0, 4, 8):
         reader.find(log, offset)
     assert len(reader._batches) == 1
+
+
+def test_what_is_kept_of_compressed_batches_is_counted_as_it_lies_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+
+    def counting(batch: bytes) -> object:
+        decoded.append(parse_header(batch).base_offset)
+        return decode(batch)
+
+    logs = LogDirectory.open(SimulatedDisk(), "data", now_ms=NOW_MS, reserve_bytes=0)
+    logs.create_topic("t", 1, TopicConfig().to_mapping())
+    log = logs.partition("t", 0)
+    for _ in range(3):
+        batch = encode([RecordData(bytes(1 << 20), b"k", NOW_MS)], codec=1)
+        assert len(batch) < 1 << 13
+        log.append(batch, parse_header(batch), NOW_MS)
+    log.sync()
+    monkeypatch.setattr(record_reader, "decode", counting)
+    monkeypatch.setattr(record_reader, "BATCHES_BYTES_MAX", 3 << 19)
+    reader = RecordReader()
+    for offset in (0, 1, 2, 1, 0):
+        reader.find(log, offset)
+    assert decoded == [0, 1, 2, 0], "the one used last, and one more of a megabyte"
