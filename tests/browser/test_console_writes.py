@@ -1,4 +1,4 @@
-"""With --console-writes: redrive counted, confirmed, watched and cancelled; purge; resume. All against a real broker."""
+"""With --console-writes: redrive counted, confirmed, watched and cancelled; purge; delete; resume. All on a real broker."""
 
 import re
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from logsvc.cli.demo import DEAD_LETTERS, GROUP, Report
+from logsvc.cli.demo import DEAD_LETTERS, GROUP, TOPIC, Report
 from logsvc.testing import BrokerProcess
 from logsvc_client import RetryPolicy
 from tests.browser.driver import Visit, visit
@@ -91,6 +91,27 @@ def test_a_purge_takes_the_name_typed_out(writable: tuple[Visit, BrokerProcess, 
     purge.click()
     expect(dialog).to_be_hidden()
     expect(page.get_by_text("No letters here.")).to_be_visible()
+
+
+def test_a_topic_is_deleted_when_its_name_is_typed_out(writable: tuple[Visit, BrokerProcess, Report]) -> None:
+    console, _, report = writable
+    page = console.open(f"#/topics/{TOPIC}")
+    page.get_by_role("button", name="Delete…").click()
+    dialog = page.get_by_role("dialog", name="Delete the topic")
+    delete = dialog.get_by_role("button", name="Delete the topic")
+    expect(dialog).to_contain_text(f"{report.records_in:,} records")
+    expect(dialog).to_contain_text(GROUP)
+    expect(delete).to_be_disabled()
+    assert console.violations() == []
+    dialog.get_by_label(f"Type {TOPIC} to confirm").fill(TOPIC)
+    delete.click()
+    expect(dialog).to_be_hidden()
+    expect(page.get_by_role("heading", name="Topics", exact=True)).to_be_visible()
+    expect(page.get_by_role("link", name=TOPIC, exact=True)).to_be_hidden()
+    # The broker's own topic offers no such thing.
+    console.open("#/topics/__logsvc_groups")
+    expect(page.get_by_role("link", name="Browse records")).to_be_visible()
+    expect(page.get_by_role("button", name="Delete…")).to_be_hidden()
 
 
 def test_resume_gives_paused_records_another_try(writable: tuple[Visit, BrokerProcess, Report]) -> None:

@@ -1,10 +1,11 @@
 /* One topic: what comes in, its partitions, who reads it, its settings. */
 
-import { path, read } from "../api.js";
+import { path, read, write } from "../api.js";
+import { confirmTyped } from "../dialogs.js";
 import { h } from "../dom.js";
-import { byteRate, byteTick, bytes, compact, count, rate, setting } from "../format.js";
-import { card, empty, facts, figures, pageHead, quietCount, time } from "../parts.js";
-import { link } from "../router.js";
+import { byteRate, byteTick, bytes, compact, count, counted, rate, setting } from "../format.js";
+import { button, card, empty, facts, figures, note, pageHead, quietCount, time } from "../parts.js";
+import { go, link } from "../router.js";
 import { ordering, table } from "../tables.js";
 import { timeChart } from "../time-chart.js";
 import { statePill } from "./topics.js";
@@ -16,9 +17,10 @@ export function topicView(name) {
 
     load: (signal) => read(path("topics", name), { signal }),
 
-    draw(topic, { redraw }) {
+    draw(topic, { session, redraw }) {
       const { series, times_ms: timesMs } = topic.history;
       const actions = [
+        session.writes && !topic.internal && button("Delete…", () => deleteDialog(topic)),
         topic.dead_letters && h("a", { class: "button", href: link(["dead-letters", name]) }, "Open as dead letters"),
         h("a", { class: "button", href: link(["topics", name, "records"]) }, "Browse records"),
       ].filter(Boolean);
@@ -60,6 +62,20 @@ export function topicView(name) {
       ];
     },
   };
+}
+
+function deleteDialog({ name, records, groups }) {
+  const readers = groups.length > 0 && ` So will what ${counted(groups.length, "group")} noted of it: ${groups.join(", ")}.`;
+  confirmTyped({
+    title: "Delete the topic",
+    body: note(`${name} and its ${counted(records, "record")} will be gone for good.${readers || ""}`, "warn"),
+    name,
+    action: "Delete the topic",
+    act: async () => {
+      await write(`${path("topics", name)}/delete`, { confirm: name });
+      go(link(["topics"]));
+    },
+  });
 }
 
 function partitionTable(name, partitions, order, redraw) {
