@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from functools import lru_cache
 from math import inf
 
 from logsvc.metrics.quantiles import HistogramCounts
@@ -17,13 +18,7 @@ class Histogram:
         self._bounds = tuple(bounds)
         self._counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
-        bucket = b"".join(
-            b"%b_bucket%b %%d\n" % (name.encode(), _labels((*labels, "le"), (*values, _number(bound))))
-            for bound in (*bounds, inf)
-        )
-        totals = b"%b_sum%b %%a\n%b_count%b %%d\n"
-        shared = _labels(labels, values)
-        self._lines = bucket + totals % (name.encode(), shared, name.encode(), shared)
+        self._lines = _template(name, self._bounds, tuple(labels), tuple(values))
 
     def observe(self, seconds: float) -> None:
         self._counts[bisect_left(self._bounds, seconds)] += 1
@@ -42,6 +37,16 @@ class Histogram:
         """Its samples."""
         counts = self.counts().counts
         return self._lines % (*counts, self.sum, counts[-1])
+
+
+@lru_cache(maxsize=1_024)
+def _template(name: str, bounds: tuple[float, ...], labels: tuple[str, ...], values: tuple[str, ...]) -> bytes:
+    """The samples with room for their numbers. Remembered, because a simulation makes a broker's metrics a thousand times."""
+    bucket = b"".join(
+        b"%b_bucket%b %%d\n" % (name.encode(), _labels((*labels, "le"), (*values, _number(bound)))) for bound in (*bounds, inf)
+    )
+    shared = _labels(labels, values)
+    return bucket + b"%b_sum%b %%a\n%b_count%b %%d\n" % (name.encode(), shared, name.encode(), shared)
 
 
 def _labels(names: Sequence[str], values: Sequence[str]) -> bytes:

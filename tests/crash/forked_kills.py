@@ -1,9 +1,9 @@
 """Thousands of kills of the storage code on a real file system, by forks of a warm process: two to four milliseconds a cycle.
 
-A child opens two partitions, an ordinary one and a compacted one, and appends, syncs, rolls, trims, compacts, writes checkpoints,
-closes and opens again, until SIGKILL takes it: at a random moment, or before, half-way through or after a chosen operation of
-the disk. What it was promised it notes in shared memory, which outlives it. The parent recovers both and holds them against the
-notes; the next child goes on there. A record says its own offset, so that whatever is read can be checked.
+A child opens two partitions, an ordinary one and a compacted one, and appends, syncs, rolls, trims, compacts, writes
+checkpoints, closes and opens again, until SIGKILL takes it: at a random moment, or before, half-way through or after a chosen
+operation of the disk. What it was promised it notes in shared memory, which outlives it. The parent recovers both and holds
+them against the notes; the next child goes on there. A record says its own offset, so that whatever is read can be checked.
 
 `python -m tests.crash.forked_kills --cycles 5000` is a process of its own: one with threads must not fork.
 """
@@ -245,7 +245,7 @@ def cycle(folder: str, notes: Notes, rng: Random) -> str:
         try:
             signal.alarm(HANG_SECONDS)
             live(folder, notes, Random(seed), death)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - a forked child must not return into its parent's code, whatever happens
             traceback.print_exc()
         finally:
             os._exit(3)
@@ -292,9 +292,8 @@ def main() -> int:
         deaths = run(options.cycles, options.seed, Path(root))
     seconds = time.perf_counter() - began
     told = ", ".join(f"{name}: {count}" for name, count in sorted(deaths.items()))
-    print(
-        f"{options.cycles} kill cycles, seed {options.seed}, {1000 * seconds / options.cycles:.1f} ms each ({told}): nothing lost"
-    )
+    each_ms = 1000 * seconds / options.cycles
+    print(f"{options.cycles} kill cycles, seed {options.seed}, {each_ms:.1f} ms each ({told}): nothing lost")
     return 0
 
 

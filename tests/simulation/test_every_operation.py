@@ -51,9 +51,10 @@ def concerns(folder: str, client: str) -> bool:
 
 def others_serve(fault: Fault) -> None:
     """Whoever has nothing to do with the place of the fault gets on, and at most one partition is offline."""
-    shop = fault.shop
-    for _ in range(PATIENCE_ROUNDS):
+    shop, rounds = fault.shop, 0
+    while rounds < PATIENCE_ROUNDS and (shop.service is None or shop.clients.keys() - shop.finished - in_doubt(fault)):
         shop.round()
+        rounds += 1
     if shop.service is None:
         assert fault.mode.name != "eio-once", "no start, although nothing fails any more"
         return
