@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from rich.cells import cell_len, set_cell_size
 
+from logsvc.cli.output import safe
+
 EIGHTHS = 8
 ZOOM_CHANGE_MIN = 0.005
 
@@ -32,13 +34,6 @@ ASCII = Glyphs(levels="_.:-=+*#", eighths="       #", ellipsis="~", dot="-", up=
 def glyphs_of(encoding: str) -> Glyphs:
     """The glyphs that can be written in `encoding`."""
     return UNICODE if encoding.lower().replace("_", "-").startswith("utf") else ASCII
-
-
-def safe(text: str) -> str:
-    """`text` with everything that is not printable escaped: no control character of a name reaches the terminal."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def fitted(text: str, width: int, glyphs: Glyphs = UNICODE) -> str:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from logsvc.cli.consume import header_documents
-from logsvc.cli.output import printable, put_bytes, write_line
+from logsvc.cli.output import printable, put_bytes, safe, write_line
 from logsvc.cli.positions import format_time
 from logsvc_client import Record
 from logsvc_common.letters import Letter, parse_letter
@@ -53,7 +53,7 @@ def print_letter(record: Record, *, whole: bool = False) -> None:
     lines: list[tuple[str, object]] = [
         ("came from", f"{letter.topic}-{letter.partition} offset {letter.offset}, group {letter.group}"),
         ("died", f"{format_time(letter.died_ms)} after {letter.attempts} attempts"),
-        ("error", f"{letter.exception_class or '-'}: {printable((letter.error or '').encode(), WHOLE)}"),
+        ("error", f"{letter.exception_class or '-'}: {letter.error or ''}"),
         ("redrives", letter.redrives or 0),
         ("key", printable(letter.key)),
         ("headers", ", ".join(f"{header['name']}={header['value']}" for header in headers) or "-"),
@@ -66,8 +66,8 @@ def print_letter(record: Record, *, whole: bool = False) -> None:
         lines.append(("missing", letter.missing))
     write_line(f"{record.topic}-{record.partition} offset {record.offset}")
     for name, value in lines:
-        write_line(f"  {name:<12} {value}")
+        write_line(f"  {name:<12} {safe(str(value))}")
     if whole and letter.stacktrace:
         write_line("  stack trace")
         for line in letter.stacktrace.splitlines():
-            write_line(f"    {printable(line.encode(), WHOLE)}")
+            write_line(f"    {safe(line)}")

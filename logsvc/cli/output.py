@@ -1,6 +1,7 @@
 """What the commands write, and where: data on stdout, everything else on stderr.
 
-A person at a terminal gets tables and progress bars; a pipe gets the same columns separated by tabs, and no progress.
+A person at a terminal gets tables and progress bars; a pipe gets the same columns separated by tabs, and no progress. What
+clients chose, such as their names and errors, is escaped in both: it moves no cursor, and begins no line or column of its own.
 `--format json` is for programs: one document a command, or one a line where records stream. Bytes become text when they are
 UTF-8, else base64 with a field that says so, so that no record is lost on the way to `jq`.
 """
@@ -53,7 +54,7 @@ def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, bar
     """
     if not sys.stdout.isatty():
         for row in (columns, *rows):
-            write_line("\t".join(str(cell) for cell in row))
+            write_line("\t".join(safe(str(cell)) for cell in row))
         return
     from rich.console import Console
 
@@ -106,12 +107,18 @@ def put_bytes(into: dict[str, Any], name: str, value: bytes | None) -> None:
         into[f"{name}_encoding"] = "base64"
 
 
+def safe(text: str) -> str:
+    """`text` with everything that is not printable escaped: no control character of a name reaches the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def printable(value: bytes | None, limit: int = 200) -> str:
     """Bytes for a person: text where they are text, escapes where they are not, cut at `limit` characters."""
     if value is None:
         return "-"
-    text = value.decode("utf-8", "backslashreplace")
-    text = "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in text)
+    text = safe(value.decode("utf-8", "backslashreplace"))
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

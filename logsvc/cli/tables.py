@@ -7,7 +7,8 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from logsvc.cli.drawing import bar, glyphs_of, safe
+from logsvc.cli.drawing import bar, glyphs_of
+from logsvc.cli.output import safe
 
 BAR_CELLS_MIN = 4
 BAR_CELLS_MAX = 16

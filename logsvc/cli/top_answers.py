@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from rich.cells import cell_len
 
-from logsvc.cli.drawing import safe, short_age, short_count
-from logsvc.cli.output import count_of, human_bytes
+from logsvc.cli.drawing import short_age, short_count
+from logsvc.cli.output import count_of, human_bytes, safe
 from logsvc.cli.top_model import BrokerRow, GroupRow, Overview, Severity
 from logsvc_common.transitions import State
 

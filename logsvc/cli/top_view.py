@@ -16,8 +16,8 @@ from typing import Generic, TypeVar
 from rich.cells import cell_len
 from rich.text import Text
 
-from logsvc.cli.drawing import UNICODE, Glyphs, fitted, padded, safe, short_age, short_count, sparkline
-from logsvc.cli.output import human_bytes
+from logsvc.cli.drawing import UNICODE, Glyphs, fitted, padded, short_age, short_count, sparkline
+from logsvc.cli.output import human_bytes, safe
 from logsvc.cli.top_answers import Answer, Status, answers
 from logsvc.cli.top_keys import HELP, Screen
 from logsvc.cli.top_model import HISTORY_SAMPLES_MAX, ONLINE, BrokerRow, GroupRow, Order, Overview, Severity, TopicRow

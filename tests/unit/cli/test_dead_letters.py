@@ -1,6 +1,8 @@
 """A dead letter as a document: our headers taken apart, the producer's own kept."""
 
-from logsvc.cli.letters import letter_document
+import pytest
+
+from logsvc.cli.letters import letter_document, print_letter
 from logsvc_client import Record
 
 HEADERS = (
@@ -43,3 +45,17 @@ def test_a_record_somebody_else_put_there_is_shown_as_far_as_it_goes() -> None:
     assert found["source"] == {"topic": None, "partition": None, "offset": None, "timestamp_ms": None}
     assert (found["group"], found["attempts"]) == ("", None)
     assert found["value_encoding"] == "base64"
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_nothing_of_a_letter_controls_the_terminal(whole: bool, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    evil = "\x1b[2J\x9b31m\u202e\r\ninjected"
+    forged = tuple(
+        (name, evil.encode()) for name, _ in HEADERS if not name.endswith(("partition", "offset", "count", "timestamp"))
+    )
+    plain = tuple(header for header in HEADERS if header[0] not in dict(forged))
+    print_letter(letter((evil, evil.encode()), *plain, *forged, value=evil.encode()), whole=whole)
+    lines = capsysbinary.readouterr().out.decode().split("\n")
+    assert all(line.isprintable() for line in lines)
+    # Of a stack trace each line is one here too, indented.
+    assert [line for line in lines if line.startswith("injected")] == []

@@ -15,11 +15,11 @@ from logsvc.cli.drawing import (
     fitted,
     glyphs_of,
     padded,
-    safe,
     short_age,
     short_count,
     sparkline,
 )
+from logsvc.cli.output import safe
 from logsvc.cli.tables import drawn
 
 WIDTHS = st.integers(0, 60)

@@ -28,6 +28,18 @@ def test_a_pipe_gets_tabs_and_no_box(capsysbinary: pytest.CaptureFixture[bytes])
     assert capsysbinary.readouterr().out == b"NAME\tCOUNT\na\t1\nb\t1000\n"
 
 
+@pytest.mark.parametrize("name", ["\x1b[2J", "a\tb", "a\nb\r", "\x9b31m", "\u202eb", "a\x00"])
+def test_a_name_in_a_table_for_a_pipe_controls_no_terminal_and_begins_no_line(
+    name: str, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    output.write_table(("NAME", "COUNT"), [(name, 1)])
+    heading, row, end = capsysbinary.readouterr().out.decode().split("\n")
+    assert (heading, end) == ("NAME\tCOUNT", "")
+    shown, count = row.split("\t")
+    assert shown.isprintable()
+    assert count == "1"
+
+
 def test_json_is_one_line_for_a_pipe(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     output.write_json({"a": [1, None], "b": "é"})
     assert capsysbinary.readouterr().out.decode() == '{"a":[1,null],"b":"é"}\n'
