@@ -1,9 +1,9 @@
 """Reading the log again before anyone needs it, so that rot is found while there is a copy elsewhere; stretch by stretch.
 
 As with compaction there are three steps. `PartitionLog.scrub` says on the event loop which stretch comes next, `Scrub.run`
-reads and checks it in a worker thread, through a file of its own, and `PartitionLog.finish_scrub` draws the consequences, on the
-event loop. What is below the durable offset never changes, so nothing need be locked. That a segment was removed or rewritten
-meanwhile is found out in the end, and then what was found in it counts for nothing.
+reads and checks it in a worker thread, through a file of its own, and `PartitionLog.finish_scrub` draws the consequences, on
+the event loop. What is below the durable offset never changes, so nothing need be locked. That a segment was removed or
+rewritten meanwhile is found out in the end, and then what was found in it counts for nothing.
 
 Every batch is held against its CRC and its place. With the first stretch of a sealed segment both of its index files are held
 against the lengths and CRCs they were written with; where they differ, they are built anew.
