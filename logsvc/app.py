@@ -103,6 +103,7 @@ class App:
             run_in_thread=self._sync_threads.submit,
             send=lambda peer, frames: router.send(peer, frames),
             unsaturated=lambda: router.resume(),
+            held_bytes=lambda: router.held_bytes,
         )
         broker.load()
         metrics.source = broker.samples

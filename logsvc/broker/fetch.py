@@ -13,6 +13,8 @@ from logsvc_common.errors import InvalidRequest, LogsvcError
 from logsvc_common.messages import Fetch, FetchPartition, FetchReply, FetchResult
 
 FETCH_BYTES_MAX = 64 << 20  # of one answer, whatever was asked for; plus at most one batch
+CROWDED_FETCH_BYTES = 256 << 10  # while peers that do not read hold half of what all may
+CROWDED_WAIT_MS = 100  # while they hold all of it
 FETCH_WAIT_MS_MAX = 60_000
 FETCH_PARTITIONS_MAX = 4_000  # an answer has one frame a partition
 
@@ -25,13 +27,25 @@ class _Read(NamedTuple):
 
 
 class FetchHandler:
-    """`count(topic, bytes)` is told of what went out."""
+    """`count(topic, bytes)` is told of what went out.
+
+    `held_bytes()` says how much of earlier answers their peers have not taken yet. From half of `held_bytes_max` on answers are
+    small, so that those who read go on; at all of it they are empty, and ask to wait.
+    """
 
     def __init__(
-        self, logs: LogDirectory, monotonic_ms: Callable[[], int], count: Callable[[str, int], None], throttle: Throttle
+        self,
+        logs: LogDirectory,
+        monotonic_ms: Callable[[], int],
+        count: Callable[[str, int], None],
+        throttle: Throttle,
+        held_bytes: Callable[[], int],
+        held_bytes_max: int,
     ) -> None:
         self._logs = logs
         self._throttle = throttle
+        self._held_bytes = held_bytes
+        self._held_bytes_max = held_bytes_max
         self._monotonic_ms = monotonic_ms
         self._count = count
         self.parked: Parked[PartitionLog, Exchange[Fetch]] = Parked()
@@ -40,11 +54,12 @@ class FetchHandler:
         fetch = exchange.body
         if len(fetch.partitions) > FETCH_PARTITIONS_MAX:
             raise InvalidRequest(f"{len(fetch.partitions)} partitions in one fetch, at most {FETCH_PARTITIONS_MAX} are taken")
-        bytes_max = FETCH_BYTES_MAX
-        if self._throttle.active:
-            if self._throttle.holds_fetch(exchange, self._go_on):
-                return
-            bytes_max = self._throttle.fetch_bytes_max(exchange, FETCH_BYTES_MAX)
+        if self._throttle.active and self._throttle.holds_fetch(exchange, self._go_on):
+            return
+        bytes_max = self._bytes_max(exchange)
+        if not bytes_max:
+            exchange.reply(FetchReply([], CROWDED_WAIT_MS))
+            return
         read = self._read(fetch, bytes_max)
         missing = min(fetch.min_bytes, bytes_max) - read.bytes
         if missing > 0 and not read.failed and fetch.max_wait_ms > 0 and fetch.partitions:
@@ -79,12 +94,23 @@ class FetchHandler:
 
     def _answer_now(self, exchange: Exchange[Fetch]) -> None:
         """Answer with what there is; later, when the client's quota is used up."""
+        if self._throttle.active and self._throttle.holds_fetch(exchange, self._answer_now):
+            return
+        bytes_max = self._bytes_max(exchange)
+        if bytes_max:
+            self._answer(exchange, self._read(exchange.body, bytes_max))
+        else:
+            exchange.reply(FetchReply([], CROWDED_WAIT_MS))
+
+    def _bytes_max(self, exchange: Exchange[Fetch]) -> int:
+        """How much an answer may bring now."""
+        if not exchange.peer:
+            return FETCH_BYTES_MAX  # of this process, which takes it at once
+        held = self._held_bytes()
         bytes_max = FETCH_BYTES_MAX
-        if self._throttle.active:
-            if self._throttle.holds_fetch(exchange, self._answer_now):
-                return
-            bytes_max = self._throttle.fetch_bytes_max(exchange, FETCH_BYTES_MAX)
-        self._answer(exchange, self._read(exchange.body, bytes_max))
+        if held > self._held_bytes_max // 2:
+            bytes_max = CROWDED_FETCH_BYTES if held < self._held_bytes_max else 0
+        return self._throttle.fetch_bytes_max(exchange, bytes_max) if self._throttle.active else bytes_max
 
     def _answer(self, exchange: Exchange[Fetch], read: _Read) -> None:
         for result, frame in zip(read.results, read.frames, strict=True):

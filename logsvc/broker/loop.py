@@ -54,8 +54,8 @@ class Loop(Protocol):
 
 
 class Broker:
-    """`run_in_thread` runs an fsync in a worker; `send` carries answers out; `unsaturated` is called when requests may be
-    read again."""
+    """`run_in_thread` runs an fsync in a worker; `send` carries answers out, and `held_bytes` says how much of them their peers
+    have not taken; `unsaturated` is called when requests may be read again."""
 
     def __init__(
         self,
@@ -71,6 +71,7 @@ class Broker:
         run_in_thread: Callable[[Callable[[], None]], object],
         send: Send,
         unsaturated: Callable[[], None],
+        held_bytes: Callable[[], int] = lambda: 0,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
@@ -106,7 +107,9 @@ class Broker:
         self._appender = Appender(group_commit, self._readable, self._count_appended, metrics.append_duration_seconds.observe)
         quotas = ClientQuotas(settings.quotas(), logs.quotas.clients)
         self._throttle = Throttle(quotas, logs.quotas, clock.monotonic_ms, count=metrics.throttled, arm=self._arm)
-        self._fetch = FetchHandler(logs, clock.monotonic_ms, self._count_fetched, self._throttle)
+        self._fetch = FetchHandler(
+            logs, clock.monotonic_ms, self._count_fetched, self._throttle, held_bytes, settings.queue_bytes_max
+        )
         self._produce = ProduceHandler(
             logs, self._appender, clock.wall_ms, settings.in_flight_bytes_max, unsaturated, self._throttle
         )

@@ -8,7 +8,11 @@ Writing. A default ROUTER drops answers silently when a peer is slow. Here ROUTE
 send is DONTWAIT, and what a slow peer does not take waits in a queue of its own, bounded in bytes. The buffers of large
 answers stay referenced inside libzmq until they are on the wire, so they count too, by their trackers. A peer over the
 bound is cut off: ZeroMQ cannot close one peer's connection, so its answers are thrown away until it comes back with a
-fresh routing id, which our clients do when answers stay out. A second bound holds for all peers together.
+fresh routing id, which our clients do when answers stay out. What libzmq still holds for it goes on counting, until the
+system closes a connection that has taken nothing for STALLED_MS (TCP_USER_TIMEOUT in tcp(7)).
+
+A second bound holds for all peers together. Where it would be passed, those with most in their queues are cut off first. It
+is not what keeps large answers in check: `held_bytes` tells the broker to make them smaller long before.
 
 What ZeroMQ leaves open: a message without an end (endless multipart) is held by libzmq until its peer goes, and something
 that is not ZeroMQ (an HTTP request, say) keeps its descriptor until it hangs up.
@@ -35,7 +39,9 @@ TRACKED_BYTES = 64 << 10  # answers at least this large are counted until they a
 HANDSHAKE_MS = 2_000
 HEARTBEAT_MS = 1_000
 HEARTBEAT_TIMEOUT_MS = 5_000
+STALLED_MS = 30_000  # a peer that takes nothing for so long, though something is there for it, is disconnected
 RETRY_SECONDS = 0.005  # how soon a full peer is tried again
+LOST_RETRY_SECONDS = 0.25  # how soon it is looked again whether libzmq still holds what was for peers that are gone
 CUT_OFF_REMEMBERED = 10_000
 
 LIBZMQ_MIN = (4, 3, 3)  # earlier ones can be crashed or made to run code by a peer (CVE-2020-15166, CVE-2021-20235)
@@ -52,10 +58,12 @@ class _Peer:
         self.tracked: deque[tuple[zmq.MessageTracker, int]] = deque()
         self.tracked_bytes = 0
 
-    def settle(self) -> None:
-        """Forget the large answers that libzmq has put on the wire."""
+    def settle(self) -> int:
+        """Forget the large answers that libzmq has put on the wire. Returns how many bytes they were."""
+        before = self.tracked_bytes
         while self.tracked and self.tracked[0][0].done:
             self.tracked_bytes -= self.tracked.popleft()[1]
+        return before - self.tracked_bytes
 
 
 class ZmqRouter:
@@ -78,6 +86,9 @@ class ZmqRouter:
         self._peer_bytes_max = peer_queue_bytes_max
         self._bytes_max = queue_bytes_max
         self._peers: dict[bytes, _Peer] = {}
+        self.held_bytes = 0  # of answers that wait for peers, here and, where they are large, inside libzmq
+        self._lost: list[tuple[zmq.MessageTracker, int]] = []  # what libzmq holds for peers that are forgotten here
+        self._lost_due = 0.0
         self._cut_off: OrderedDict[bytes, None] = OrderedDict()
         self._loop = asyncio.get_running_loop()
         self._paused = False
@@ -105,6 +116,7 @@ class ZmqRouter:
         socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
+        socket.setsockopt(zmq.TCP_MAXRT, STALLED_MS)
         socket.setsockopt(zmq.BACKLOG, 1_024)
 
     # Reading
@@ -169,10 +181,23 @@ class ZmqRouter:
             state = self._peers[peer] = _Peer()
         elif state is None:
             state = self._peers[peer] = _Peer()
-        state.settle()
-        if state.queue or not self._fits(state, size) or not self._send_tracked(peer, state, frames, size):
+        self.held_bytes -= state.settle()
+        if not self._make_room(size):
+            self._cut(peer)
+        elif peer in self._cut_off:
+            pass  # it was the one to make room
+        elif state.queue or not self._fits(state, size) or not self._send_tracked(peer, state, frames, size):
             self._enqueue(peer, state, frames, size)
         self._after_send()
+
+    def _make_room(self, size: int) -> bool:
+        """Cut off peers, those with most in their queues first, until so much fits; False when it does not."""
+        while self.held_bytes and self.held_bytes + size > self._bytes_max:
+            slowest = max(self._peers, key=lambda peer: self._peers[peer].queued_bytes, default=None)
+            if slowest is None or not self._peers[slowest].queued_bytes:
+                return False  # all of it is libzmq's
+            self._cut(slowest)
+        return True
 
     def _fits(self, state: _Peer, size: int) -> bool:
         # A single answer over the bound must still be able to leave.
@@ -204,48 +229,74 @@ class ZmqRouter:
         assert isinstance(tracked.tracker, zmq.MessageTracker)
         state.tracked.append((tracked.tracker, size))
         state.tracked_bytes += size
+        self.held_bytes += size
         self._schedule_flush()
         return True
 
     def _gone(self, peer: bytes, error: zmq.ZMQError) -> None:
         if error.errno != zmq.EHOSTUNREACH:
             logger.warning("sending to a peer failed: %s", error)
-        self._peers.pop(peer, None)
+        self._forget(peer)
+
+    def _forget(self, peer: bytes) -> int:
+        """Drop what waits for a peer. Returns how many bytes waited here."""
+        state = self._peers.pop(peer, None)
+        if state is None:
+            return 0
+        self.held_bytes -= state.queued_bytes
+        if state.tracked:
+            self._lost.extend(state.tracked)
+            self._schedule_flush()
+        return state.queued_bytes
+
+    def _cut(self, peer: bytes) -> None:
+        waited = self._forget(peer)
+        logger.warning("a peer does not take its answers (%d bytes wait); it is cut off", waited)
+        self._cut_off[peer] = None
+        if len(self._cut_off) > CUT_OFF_REMEMBERED:
+            self._cut_off.popitem(last=False)
 
     def _enqueue(self, peer: bytes, state: _Peer, frames: list[Buffer], size: int) -> None:
         if peer not in self._peers:  # it was gone by now
             return
-        held = sum(other.queued_bytes + other.tracked_bytes for other in self._peers.values())
-        if (state.queued_bytes + size > self._peer_bytes_max and state.queue) or held + size > self._bytes_max:
-            logger.warning("a peer does not take its answers (%d bytes wait); it is cut off", state.queued_bytes + size)
-            del self._peers[peer]
-            self._cut_off[peer] = None
-            if len(self._cut_off) > CUT_OFF_REMEMBERED:
-                self._cut_off.popitem(last=False)
+        if state.queued_bytes + size > self._peer_bytes_max and state.queue:
+            self._cut(peer)
             return
         state.queue.append((frames, size))
         state.queued_bytes += size
+        self.held_bytes += size
         self._schedule_flush()
 
     def _schedule_flush(self) -> None:
         if self._flush_timer is None:
-            self._flush_timer = self._loop.call_later(RETRY_SECONDS, self._flush)
+            self._flush_timer = self._loop.call_later(RETRY_SECONDS if self._peers else LOST_RETRY_SECONDS, self._flush)
+
+    def _settle_lost(self) -> None:
+        if self._lost and self._loop.time() >= self._lost_due:
+            self._lost_due = self._loop.time() + LOST_RETRY_SECONDS
+            left = [(tracker, size) for tracker, size in self._lost if not tracker.done]
+            self.held_bytes -= sum(size for _, size in self._lost) - sum(size for _, size in left)
+            self._lost = left
 
     def _flush(self) -> None:
         self._flush_timer = None
         if self._socket.closed:
             return
+        self._settle_lost()
         for peer, state in list(self._peers.items()):
-            state.settle()
+            self.held_bytes -= state.settle()
             while state.queue:
                 frames, size = state.queue[0]
                 if not self._fits(state, size) or not self._send_tracked(peer, state, frames, size):
                     break
+                if peer not in self._peers:
+                    break  # it was gone by now
                 state.queue.popleft()
                 state.queued_bytes -= size
+                self.held_bytes -= size
             if not state.queue and not state.tracked:
                 self._peers.pop(peer, None)
-        if self._peers:
+        if self._peers or self._lost:
             self._schedule_flush()
         self._after_send()
 

@@ -98,6 +98,7 @@ class GoodClient:
     def __init__(self, server: str, client_id: str) -> None:
         self._taken_ms: list[float] = []
         self._stop = threading.Event()
+        self._begun = threading.Event()
         self._error: LogsvcError | None = None
         self._thread = threading.Thread(target=self._run, args=(server, client_id), daemon=True)
 
@@ -105,6 +106,7 @@ class GoodClient:
         try:
             with Producer(server, client_id=client_id, linger_ms=0) as producer:
                 producer.send(GOOD_TOPIC, b"first").result(timeout=30)
+                self._begun.set()
                 while not self._stop.is_set():
                     started = time.monotonic()
                     producer.send(GOOD_TOPIC, b"good").result(timeout=30)
@@ -114,7 +116,9 @@ class GoodClient:
             self._error = error
 
     def start(self) -> None:
+        """Returns when it is connected and served."""
         self._thread.start()
+        self._begun.wait(60)
 
     def felt(self) -> Felt:
         """Stop, and tell. Raises what a send ended in."""
@@ -129,7 +133,7 @@ class GoodClient:
 
 @contextlib.contextmanager
 def good_client(server: str, told: Callable[[Felt], None]) -> Iterator[None]:
-    """A good client while the block runs; `told` hears at its end what it felt."""
+    """A good client that is there before the block and until its end; `told` hears then what it felt."""
     client = GoodClient(server, "good")
     client.start()
     yield

@@ -64,7 +64,7 @@ def test_a_thousand_partitions_and_five_hundred_clients_cost_what_is_documented(
     producers = [Producer(broker.server) for _ in range(FULL_CLIENTS // 2)]
     consumers = [Consumer("wide", group_id="bounds", server=broker.server) for _ in range(FULL_CLIENTS // 2)]
     try:
-        with Crowd(broker.server, CLIENTS - FULL_CLIENTS) as crowd, good_client(broker.server, felt.append):
+        with good_client(broker.server, felt.append), Crowd(broker.server, CLIENTS - FULL_CLIENTS) as crowd:
             crowd.greet()
             for first in range(0, PARTITIONS, CLIENTS - FULL_CLIENTS):
                 wanted = [m.ProducePartition("wide", (first + n) % PARTITIONS) for n in range(CLIENTS - FULL_CLIENTS)]

@@ -42,12 +42,12 @@ def test_a_producer_and_a_consumer_keep_to_their_rate(broker: BrokerProcess) -> 
     # Given a producer that would send far more than its quota, in as many requests as it likes
     size = round(RATE * SECONDS)
     started = time.monotonic()
-    with Producer(broker.server, client_id="slow", buffer_bytes=8 * MIB) as producer:
+    with Producer(broker.server, client_id="slow", buffer_bytes=2 * MIB) as producer:
         for _ in range(size // 10_000):
             producer.send("t", b"x" * 10_000)
     wrote_s = time.monotonic() - started
-    # Then it takes as long as the quota says, less what was saved up; it is not starved either.
-    assert SECONDS - 1.5 < wrote_s < SECONDS * 3
+    # Then it takes as long as the quota says, less the second saved up and what is still owed; it is not starved either.
+    assert SECONDS - 1.75 < wrote_s < SECONDS * 3
     # And a consumer reads at its rate, every record once.
     got: list[tuple[int, int]] = []
     started = time.monotonic()
@@ -57,7 +57,7 @@ def test_a_producer_and_a_consumer_keep_to_their_rate(broker: BrokerProcess) -> 
     read_s = time.monotonic() - started
     print(f"{RATE / MIB:.0f} MiB/s allowed: wrote {size / MIB / wrote_s:.1f} MiB/s, read {size / MIB / read_s:.1f} MiB/s")
     assert len(set(got)) == len(got) == size // 10_000
-    assert SECONDS - 1.5 < read_s < SECONDS * 3
+    assert SECONDS - 2.25 < read_s < SECONDS * 3
     assert broker.http_url is not None
     with urllib.request.urlopen(f"{broker.http_url}/metrics", timeout=10) as answer:
         metrics = answer.read().decode()
