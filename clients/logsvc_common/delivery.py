@@ -266,6 +266,10 @@ class FailedOffsets:
         self._release(tuple(self._delivered))
         self._poll = (0, [])
 
+    def put_back(self, offsets: Iterable[int]) -> None:
+        """These were handed out and did not go to the owner: they are due as before."""
+        self._release([offset for offset in offsets if offset in self._delivered])
+
     def _release(self, offsets: Iterable[int]) -> None:
         for offset in offsets:
             self._delivered.discard(offset)

@@ -11,9 +11,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from msgspec.structs import replace
+
 from logsvc.broker.appender import Appender
 from logsvc.broker.dead_letters import DeadLetterWriter
 from logsvc.broker.dispatcher import Handler, guarded
+from logsvc.broker.due_records import DueRecords
 from logsvc.broker.exchange import Exchange
 from logsvc.broker.group_admin import GroupAdmin, answer
 from logsvc.broker.group_commit import Done
@@ -21,7 +24,7 @@ from logsvc.broker.group_views import GroupViews
 from logsvc.broker.lag_clock import SCRAPE_SECONDS_MAX
 from logsvc.broker.parked import Parked
 from logsvc.broker.record_reader import RecordReader
-from logsvc.broker.redrive import read_copies, read_letters
+from logsvc.broker.redrive import read_letters
 from logsvc.clock import Clock
 from logsvc.coordinator.coordinator import Coordinator
 from logsvc.coordinator.events import (
@@ -47,7 +50,7 @@ from logsvc.metrics import BrokerMetrics, Sample
 from logsvc.storage.log_directory import LogDirectory
 from logsvc.storage.partition_log import PartitionLog
 from logsvc_common.batch import RecordData, check_crc, decode, encode, parse_header, split
-from logsvc_common.errors import CorruptBatch, LogsvcError, PartitionCorrupt, UnknownTopic
+from logsvc_common.errors import CorruptBatch, LogsvcError, PartitionCorrupt
 from logsvc_common.messages import (
     LEAVE_EPOCH,
     STATIC_LEAVE_EPOCH,
@@ -60,7 +63,6 @@ from logsvc_common.messages import (
     FetchRetriesReply,
     GroupHeartbeat,
     ListRedrives,
-    RetriesResult,
     StartRedrive,
 )
 from logsvc_common.names import GROUPS_TOPIC
@@ -68,6 +70,7 @@ from logsvc_common.names import GROUPS_TOPIC
 logger = logging.getLogger(__name__)
 
 RETRIES_WAIT_MS_MAX = 60_000
+RETRIES_BYTES_MAX = 16 << 20  # of records in one answer, plus at most one; the others are due as before
 LOAD_BYTES = 8 << 20  # read at a time while the state is rebuilt
 # One batch holds whatever one request changes: a commit may carry many failures with their texts.
 GROUPS_TOPIC_SETTINGS = {"cleanup.policy": "compact", "segment.bytes": str(16 << 20), "max.message.bytes": str(64 << 20)}
@@ -90,8 +93,9 @@ class GroupsHandler:
         self._clock = clock
         self._metrics = metrics
         self._coordinator = Coordinator(_LogView(logs), unit=unit)
-        self._reader = RecordReader()
-        self._letters = DeadLetterWriter(logs, appender, self._reader, clock.wall_ms, self.topics_changed)
+        reader = RecordReader()
+        self._due = DueRecords(logs, reader)
+        self._letters = DeadLetterWriter(logs, appender, reader, clock.wall_ms, self.topics_changed)
         self._parked: Parked[str, tuple[Exchange[FetchRetries], int]] = Parked()
         self._stopping = False
         self._unavailable: LogsvcError | None = None
@@ -255,8 +259,11 @@ class GroupsHandler:
                 look_ms = min(look_ms, now.monotonic_ms + max(1, due_ms - now.wall_ms))
             if self._parked.add((exchange, deadline_ms), [request.group], deadline_ms=look_ms):
                 return
-        whole = [] if request.without_records else reply.results
-        frames = [self._batches_of(request.group, found) for found in whole]
+        frames: list[bytes] = []
+        if not request.without_records:
+            whole = self._due.read(request.group, reply.results, RETRIES_BYTES_MAX)
+            self._coordinator.put_back(request.group, whole.left_out)
+            reply, frames = replace(reply, results=whole.results), whole.frames
         for effect in outcome.effects:
             self._effect(effect)
         exchange.reply(reply, frames)
@@ -268,19 +275,6 @@ class GroupsHandler:
             if exchange.body.member_id == member_id:
                 exchange.reply(FetchRetriesReply([]))
         self._look_again([poll for poll in polls if poll[0].is_open])
-
-    def _batches_of(self, group: str, due: RetriesResult) -> bytes:
-        """Batches of the records of `due`, which ascend, and of nothing else: a redriven one comes from its dead letter while
-        that is there. Nothing for those that retention has removed."""
-        letters = {record.letter: record.offset for record in due.records if record.letter >= 0}
-        copies = read_copies(self._logs, group, due.topic, due.partition, letters) if letters else {}
-        parts = [copy.as_batch() for _, copy in sorted(copies.items())]
-        try:
-            log = self._logs.partition(due.topic, due.partition)
-        except UnknownTopic:
-            return b""
-        parts += self._reader.batches_of(log, [record.offset for record in due.records if record.offset not in copies])
-        return b"".join(parts)
 
     def _look_again(self, polls: list[tuple[Exchange[FetchRetries], int]], *, answer: bool = False) -> None:
         """Poll again for those that wait; with `answer`, answer them whatever there is."""

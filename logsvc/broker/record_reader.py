@@ -5,10 +5,11 @@ letter: so the batches used last stay decoded, and of thousands of records in a 
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
+from typing import NamedTuple
 
 from logsvc.storage.partition_log import PartitionLog
 from logsvc_common.batch import BatchHeader, RawRecord, check_crc, decode, retain, split
@@ -20,6 +21,13 @@ RECORD_BYTES = 300  # what a record takes beside its key, value and headers
 HEADER_BYTES = 200  # and a header beside its name and value
 
 _offset_of = attrgetter("offset")
+
+
+class Found(NamedTuple):
+    """A record, and the header of the batch it lies in."""
+
+    header: BatchHeader
+    record: RawRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +59,13 @@ class RecordReader:
         batch = self._batch(log, offset)
         return batch.find(offset), batch.header
 
-    def batches_of(self, log: PartitionLog, offsets: Sequence[int]) -> list[bytes]:
-        """The records at `offsets`, which ascend, in batches that hold nothing else; left out is what is gone."""
-        found = []
-        for offset in offsets:
-            try:
-                record, header = self.find(log, offset)
-            except OffsetOutOfRange:
-                continue
-            if record is not None:
-                found.append((header, record))
-        return [
-            _batch_of(header, [record for _, record in group]) for header, group in groupby(found, key=lambda each: each[0])
-        ]
+    def get(self, log: PartitionLog, offset: int) -> Found | None:
+        """The record at `offset` with the header of its batch; None when it is gone. Raises what reading raises."""
+        try:
+            record, header = self.find(log, offset)
+        except OffsetOutOfRange:
+            return None
+        return None if record is None else Found(header, record)
 
     def _batch(self, log: PartitionLog, offset: int) -> _Batch:
         if offset < log.start_offset:
@@ -75,7 +77,7 @@ class RecordReader:
         for header, data in split(log.read(offset, 1), offset):
             check_crc(data, header)
             records = decode(data)
-            batch = _Batch(log, header, records, sum(map(_size, records)))
+            batch = _Batch(log, header, records, sum(map(size_of, records)))
             self._keep(batch)
             return batch
         raise OffsetOutOfRange(f"offset {offset} is not there yet")
@@ -86,11 +88,16 @@ class RecordReader:
             del self._batches[0]
 
 
-def _size(record: RawRecord) -> int:
+def size_of(record: RawRecord) -> int:
+    """About how many bytes a record takes in memory, which is more than on the wire."""
     headers = sum(HEADER_BYTES + len(name) + len(value or b"") for name, value in record.headers) if record.headers else 0
     return RECORD_BYTES + len(record.key or b"") + len(record.value or b"") + headers
 
 
-def _batch_of(header: BatchHeader, records: list[RawRecord]) -> bytes:
+def batches_of(found: Iterable[Found]) -> list[bytes]:
+    """Batches that hold these records and nothing else; those that lie in one batch, one after the other, stay in one."""
     # Not compressed again: it is a handful of records, and nobody keeps them.
-    return retain(header._replace(attributes=0), records)
+    return [
+        retain(header._replace(attributes=0), [record for _, record in group])
+        for header, group in groupby(found, key=lambda each: each.header)
+    ]

@@ -10,7 +10,7 @@ are in a consumer's hands, which letters are to be tried again. A restart forget
 hand-outs fall due again, letters are asked for again.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from logsvc.coordinator import commits, group_admin, membership, offsets
 from logsvc.coordinator.commits import Deciding
@@ -55,6 +55,7 @@ from logsvc_common.messages import (
     GroupHeartbeat,
     ListRedrives,
     ResumeGroup,
+    RetriesResult,
     StartRedrive,
 )
 from logsvc_common.names import check_group
@@ -292,6 +293,12 @@ class Coordinator:
     def _forget_letter(self, key: _LetterKey) -> None:
         self._letters.cancel(key)
         self._letter_failures.pop(key, None)
+
+    def put_back(self, group: str, results: Iterable[RetriesResult]) -> None:
+        """These were handed out just now and found no room in the answer: they are due as before."""
+        for result in results:
+            offsets = [record.offset for record in result.records]
+            self._groups[group].progress[result.topic, result.partition].failed.put_back(offsets)
 
     # Time
 
