@@ -14,7 +14,9 @@ from logsvc.storage.log_directory import LogDirectory
 from logsvc.storage.partition_log import PartitionState
 from logsvc.testing.simulated_disk import SimulatedDisk
 from logsvc_common.errors import PartitionCorrupt
-from tests.storage_support import append_numbered, numbered, read_all
+from logsvc_common.messages import CreateTopic, Produce, ProducePartition
+from tests.simulation.service import SimulatedService
+from tests.storage_support import append_numbered, encode, numbered, read_all
 
 RATE = 1 << 20
 INTERVAL_MS = 3_600_000
@@ -76,8 +78,9 @@ class World:
 
     def flip(self, path: str, position: int) -> None:
         node = self.disk._file(path)  # in place: the active segment's file is open
-        node.content[position] ^= 1
-        node.durable[position] ^= 1
+        for content in (node.content, node.durable):
+            if position < len(content):  # indexes are not synced
+                content[position] ^= 1
 
     @property
     def damaged(self) -> int:
@@ -202,3 +205,20 @@ def test_records_appended_meanwhile_are_read_when_they_are_durable() -> None:
     world.log(0).sync()
     world.round()
     assert world.metrics.scrub.checked_bytes.value == durable_bytes + world.log(0).size_bytes
+
+
+def test_the_broker_scrubs_by_its_own_timer_and_says_what_it_found() -> None:
+    service = SimulatedService(1)
+    service.ask(CreateTopic("orders", 1))
+    for _ in range(3):
+        service.ask(Produce([ProducePartition("orders", 0)]), [encode([b"value" * 20])])
+    node = service.disk._file(f"/data/orders-0/{0:020d}.log")
+    node.content[200] ^= 1
+    node.durable[200] ^= 1
+    log = service.logs.partition("orders", 0)
+    service.time.run(lambda: log.state is PartitionState.READ_ONLY, limit_ms=FIRST_ROUND_AFTER_MS + 5_000)
+    service.metrics.source = service.broker.samples
+    service.time.run(lambda: "\nlogsvc_scrub_round_age_seconds " in service.metrics.render()[0].decode(), limit_ms=5_000)
+    scraped = service.metrics.render()[0].decode()
+    assert "\nlogsvc_scrub_damaged_batches_total 1\n" in scraped
+    assert 'logsvc_partition_state{topic="orders",partition="0",state="read_only"} 1' in scraped
