@@ -75,6 +75,7 @@ class Group:
         self.progress: dict[TopicPartition, Progress] = {}
         self.config: GroupConfig | None = None
         self.flood = Flood()  # soft, but for its settings
+        self.newest_poll: dict[str, int] = {}  # soft: by member, the highest number of its polls for retries
         self.redrives: dict[int, RedriveTask] = {}
         self.redriven: dict[TopicPartition, RedrivenLetters] = {}  # by partition of a dead-letter topic
 
@@ -123,6 +124,8 @@ class Group:
         old = self.members.pop(member_id, None)
         if member is not None:
             self.members[member_id] = member
+        else:
+            self.newest_poll.pop(member_id, None)
         before = {} if old is None else {**old.assigned, **old.revoking}
         after = {} if member is None else {**member.assigned, **member.revoking}
         for partition, _ in before.items() ^ after.items():  # taken, given, or given anew under another epoch
@@ -130,6 +133,12 @@ class Group:
         for partition in before.keys() - after.keys():
             del self.owners[partition]
         self.owners.update(dict.fromkeys(after, member_id))
+
+    def is_stale(self, member_id: str, poll: int) -> bool:
+        """True for a poll that its member does not wait for any more, because it has sent a later one since. Those of number 0
+        are not counted."""
+        newest = self.newest_poll[member_id] = max(poll, self.newest_poll.get(member_id, 0))
+        return 0 < poll < newest
 
     def release(self, partition: TopicPartition) -> None:
         """What was handed out of this partition is due again."""

@@ -126,10 +126,15 @@ def readable(group: Group, request: FetchRetries) -> Iterator[tuple[TopicPartiti
 def fetch_retries(group: Group, request: FetchRetries, now: Now, logs: LogView, limits: CoordinatorLimits) -> Outcome:
     """Hand out what is due. Partitions that were just taken from the member are passed over, without an error.
 
+    A poll that the network kept, or that still waits here on a connection that broke, is given nothing once a later one has
+    come: nobody would hear the answer, and the records would be out until the member is gone.
+
     Handing out is not recorded. What a repeated poll was given before counts for nothing: it was counted then. Raises what
     `check_committer` does.
     """
     member = check_committer(group, request)
+    if member is not None and group.is_stale(request.member_id, request.poll):
+        return Outcome([], FetchRetriesReply([]), ())
     left = min(request.max_records, limits.retries_per_fetch_max)
     breaker = group.flood.breaker
     allowance = breaker.allowance(now.monotonic_ms) if group.flood.closed else None
