@@ -51,8 +51,12 @@ class Standing(NamedTuple):
     asked: bool
 
 
+GONE = -1
+
+
 class DeadLetter(NamedTuple):
-    """As found in the dead-letter topic; `place` and what follows are what it says of itself."""
+    """As found in the dead-letter topic; `place` and what follows are what it says of itself. `number` is GONE when it says
+    that the record was trimmed before the letter was written, or before it could be tried again."""
 
     place: Place
     number: int
@@ -79,7 +83,7 @@ def group_anomalies(
     below = trimmed or {}
     return [
         *_inconsistent(events, held),
-        *_phantoms(letters, held),
+        *_phantoms(letters, held, below),
         *_unseen(events, letters, held, below),
         *_overspent(events, letters, attempts_max, redrives),
         *_second_letters(events, letters, redrives),
@@ -96,9 +100,13 @@ def _inconsistent(events: Sequence[Event], held: Mapping[Place, Found]) -> Itera
                 yield Anomaly("inconsistent-offset", f"{_at(event.place)} is {there.number}, was handled as {event.number}")
 
 
-def _phantoms(letters: Sequence[DeadLetter], held: Mapping[Place, Found]) -> Iterable[Anomaly]:
+def _phantoms(
+    letters: Sequence[DeadLetter], held: Mapping[Place, Found], trimmed: Mapping[int, int]
+) -> Iterable[Anomaly]:
     for letter in letters:
         there = held.get(letter.place)
+        if letter.number == GONE and letter.place.offset < trimmed.get(letter.place.partition, 0):
+            continue
         if there is not None and there.number != letter.number:
             yield Anomaly("phantom", f"the letter of {_at(letter.place)} holds {letter.number}, not {there.number}")
 
@@ -130,6 +138,8 @@ def _overspent(events: Sequence[Event], letters: Sequence[DeadLetter], attempts_
                     yield Anomaly("attempt-overspent", f"{_at(place)} came as attempt {attempt}, {possible} were made before")
     spent: Counter[Place] = Counter()
     for letter in letters:
+        if letter.number == GONE:
+            continue  # Its last attempt was that it could not be tried.
         spent[letter.place] += letter.attempts
         if letter.attempts > attempts_max:
             yield Anomaly("attempt-overspent", f"{_at(letter.place)} died of {letter.attempts} attempts of {attempts_max}")

@@ -6,7 +6,7 @@ from logsvc_common.batch import decode, split
 from logsvc_common.errors import LogsvcError
 from logsvc_common.letters import parse_letter
 from logsvc_common.messages import Commit, CommitReply, FetchOffsets, FetchOffsetsReply, Message, Request
-from tests.history.groups import DeadLetter, Event, Named, Reset, Standing, Try, group_anomalies
+from tests.history.groups import GONE, DeadLetter, Event, Named, Reset, Standing, Try, group_anomalies
 from tests.history.log import Anomaly, Found, Place, Polled, Sent, anomalies, reading_anomalies, trim_anomalies
 from tests.simulation.members import Handled
 from tests.simulation.service import SimulatedService
@@ -101,7 +101,7 @@ class Ledger:
             for record in _records(log):
                 letter = parse_letter(record.offset, record.timestamp, record.key, record.value, record.headers)
                 assert (letter.partition, letter.offset is None) == (log.partition, False), letter
-                number = -1 if letter.missing else number_of(letter.value)
+                number = GONE if letter.missing else number_of(letter.value)
                 place = Place(letter.partition, letter.offset)
                 letters.append(DeadLetter(place, number, letter.attempts or 0, letter.redrives or 0))
         return letters

@@ -1,7 +1,9 @@
-"""The trace of a simulation: every message, disk operation and fault, in order. Its hash tells whether two runs were the same."""
+"""The trace of a simulation: every message, disk operation and fault, in order. Its hash tells two runs apart."""
 
 import hashlib
 from collections.abc import Callable
+
+DETAIL_CHARACTERS_MAX = 1_000
 
 Print = Callable[[str], object]
 
@@ -21,6 +23,11 @@ class Trace:
         self._hash.update(line.encode())
         if self._show is not None:
             self._show(line)
+
+    def detail(self, who: str, what: object) -> None:
+        """For whoever reads along: shown, and not a part of the trace, because writing it out costs too much."""
+        if self._show is not None:
+            self._show(f"{self._clock():>9} ms  {who:<16}   {what!r}"[:DETAIL_CHARACTERS_MAX])
 
     @property
     def hash(self) -> str:

@@ -241,8 +241,10 @@ class World:
 
     def _observe(self, who: str, body: Request, answer: Message | LogsvcError | None, sent_ms: int) -> None:
         if answer is None:
+            self.trace.detail(who, body)
             self._moments[who, id(body)] = self.ledger.sending(who, body)
         else:
+            self.trace.detail(who, answer)
             self.ledger.answered(body, answer, self._moments.pop((who, id(body))))
 
     # The end
@@ -286,11 +288,11 @@ class World:
         return answered.result()
 
     def _unread(self, reader: SimulatedMember, service: SimulatedService) -> list[str]:
-        positions = {tp.partition: partition.position for tp, partition in reader.engine.fetcher.partitions.items()}
+        reached = {polled.partition: polled.found.offset + 1 for polled in self.ledger.polled.get(reader.name, [])}
         return [
-            f"{reader.name} in {log.partition}: {positions.get(log.partition)} of {log.end_offset}"
+            f"{reader.name} in {log.partition}: {reached.get(log.partition)} of {log.end_offset}"
             for log in service.logs.topics[TOPIC].partitions
-            if positions.get(log.partition) != log.end_offset
+            if reached.get(log.partition, 0) < log.end_offset and log.end_offset > log.start_offset
         ]
 
     def _note_recovered(self, service: SimulatedService) -> None:

@@ -1,4 +1,4 @@
-"""A commit that the broker cannot record, because its disk fails: nothing it said is forgotten, and the broker is not hammered."""
+"""A commit that the broker cannot record, because its disk fails: nothing it said is forgotten, and nobody hammers it."""
 
 from logsvc_client.commits import REFUSED_RETRY_MS, Commits
 from logsvc_client.progress import PartitionProgress
