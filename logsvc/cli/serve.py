@@ -148,5 +148,6 @@ def _log_to_stderr(level: str, *, as_json: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines() if as_json else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=number, handlers=[handler])
-    # The web server reports every start and stop of its own; the broker's own lines say it already.
-    logging.getLogger("uvicorn").setLevel(max(number, logging.WARNING))
+    # The web server reports its own starts and stops, which the broker's lines say already, and warns of every request that
+    # is no HTTP: whoever reaches the port could fill the log.
+    logging.getLogger("uvicorn").setLevel(max(number, logging.ERROR))

@@ -3,6 +3,8 @@
 uvicorn waits for a first request, and for the rest of one, as long as it takes, and answers everybody with 503 once it has as
 many connections as it may. So here each connection has a time for its next request to be there whole, and for its answer
 to be taken; and a new one always finds room while another only waits: the one that has waited longest is cut.
+
+What is no HTTP is answered as everything else that is wrong, in JSON, and never with an exception in the log.
 """
 
 import asyncio
@@ -11,6 +13,9 @@ from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from logsvc.listeners.api import security
+from logsvc.listeners.api.errors import Refusal, error_response
 
 CONNECTIONS_MAX = 64
 REQUEST_SECONDS_MAX = 10.0  # from a connection's begin, or its last answer, until a request is there with head and body
@@ -41,6 +46,16 @@ class BoundedConnection(H11Protocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._look()
+
+    def send_400_response(self, msg: str) -> None:
+        # Nonsense may also follow a request that is being answered, or has been: then nothing more can be said.
+        if self.conn.our_state is h11.IDLE:
+            refused = error_response(Refusal(400, "BAD_REQUEST", "this is no HTTP request"))
+            headers = [*refused.raw_headers, *security.RAW_HEADERS, (b"connection", b"close")]
+            response = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
+            for event in (response, h11.Data(data=bytes(refused.body)), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

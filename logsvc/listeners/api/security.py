@@ -47,6 +47,8 @@ HEADERS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
 }
 
+RAW_HEADERS = tuple((name.encode(), value.encode()) for name, value in HEADERS.items())
+
 
 def check_host(headers: Headers, allowed: Collection[str], *, any_address: bool = False) -> None:
     """Raise Refusal unless the request was sent to a name of this broker, or to `any_address`.

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -136,3 +137,43 @@ def test_an_answer_that_is_not_read_is_cut(monkeypatch: pytest.MonkeyPatch) -> N
             assert await is_cut((reader, writer))
 
     asyncio.run(scenario())
+
+
+async def everything(connection: Connection) -> bytes:
+    async with asyncio.timeout(10):
+        return await connection[0].read()
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [b"\x16\x03\x01\x02\x00\x01\x00", b"GET /\r\n\r\n", b"GET / HTTP/1.1\r\nno header\r\n\r\n"],
+    ids=["TLS", "0.9", "no colon"],
+)
+def test_what_is_no_http_gets_an_answer_like_all_others_and_no_more(nonsense: bytes) -> None:
+    async def scenario() -> bytes:
+        async with listening() as listener:
+            return await everything(await connect(listener, nonsense))
+
+    head, _, body = asyncio.run(scenario()).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"x-content-type-options: nosniff" in head
+    assert json.loads(body)["error"]["code"] == "BAD_REQUEST"
+
+
+@pytest.mark.parametrize("method", [b"POST", b"HEAD"])
+def test_nonsense_after_an_answer_closes_the_connection_without_an_exception(method: bytes) -> None:
+    raised: list[dict[str, object]] = []
+
+    async def scenario() -> bytes:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context))
+        async with listening() as listener:
+            connection = await connect(
+                listener, method + b" /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+            )
+            first = await answer(connection, b"")
+            connection[1].write(b"no chunk\r\n\r\n")
+            await everything(connection)
+            return first
+
+    assert asyncio.run(scenario()).startswith(b"HTTP/1.1 ")
+    assert raised == []
