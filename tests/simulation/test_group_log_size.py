@@ -48,7 +48,8 @@ def test_the_groups_log_stays_small_over_a_million_commits() -> None:
     seconds = time.perf_counter() - started
     print(
         f"{written:,} commits in {seconds:.1f} s, {written / seconds:,.0f} a second: the log had "
-        f"{highest_bytes / 2**20:.1f} MiB at most and has {log.size_bytes / 2**20:.1f} MiB in {log.segment_count} segments, records ever: {log.end_offset:,}"
+        f"{highest_bytes / 2**20:.1f} MiB at most and has {log.size_bytes / 2**20:.1f} MiB in {log.segment_count} segments, "
+        f"records ever: {log.end_offset:,}"
     )
     assert log.end_offset >= COMMITS
     assert log.size_bytes <= LOG_BYTES_MAX
