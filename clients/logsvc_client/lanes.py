@@ -82,10 +82,14 @@ class Lanes:
         return self._leaders.setdefault(key_hash, offset) >= offset
 
     def follow(self, record: Record, key_hash: int) -> None:
-        """A record that does not lead waits for its turn. They come in order; one that is there already came twice."""
+        """A record that does not lead waits for its turn. They come in order, but for a dead letter that is redriven, which may
+        be older than those that wait; one that is there already came twice."""
         followers = self._followers.setdefault(key_hash, deque())
-        if not followers or followers[-1].offset < record.offset:
-            followers.append(record)
+        place = len(followers)
+        while place and followers[place - 1].offset > record.offset:
+            place -= 1
+        if not place or followers[place - 1].offset < record.offset:
+            followers.insert(place, record)
 
     def _next(self, key_hash: int) -> Record | None:
         followers = self._followers.get(key_hash)

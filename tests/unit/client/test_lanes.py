@@ -75,6 +75,25 @@ def test_a_redriven_record_before_the_leader_goes_by_itself() -> None:
     assert lanes.remove(5) == record(6)
 
 
+def test_a_redriven_record_takes_its_place_among_those_that_wait() -> None:
+    # Given one that leads and two that wait, of which a redriven one was handed out before
+    lanes, key_hash = Lanes(), murmur2(b"k")
+    for offset in (2, 9, 11):
+        lanes.add(offset, key_hash, b"k")
+    assert lanes.lead(2, key_hash)
+    for offset in (9, 11, 9):
+        lanes.follow(record(offset), key_hash)
+    # When older dead letters are redriven
+    for offset in (5, 10, 5):
+        lanes.add(offset, key_hash, b"k")
+        assert not lanes.lead(offset, key_hash)
+        lanes.follow(record(offset), key_hash)
+    # Then each has its turn, once
+    for done, following in ((2, 5), (5, 9), (9, 10), (10, 11)):
+        assert lanes.remove(done) == record(following)
+    assert lanes.remove(11) is None
+
+
 @given(st.lists(st.tuples(st.sampled_from(["add", "known", "remove"]), st.integers(0, 7)), max_size=40))
 def test_a_key_waits_exactly_while_one_of_its_records_is_outstanding(steps: list[tuple[str, int]]) -> None:
     lanes = Lanes()
