@@ -192,7 +192,7 @@ def _lost_commits(events: Sequence[Event]) -> Iterable[Anomaly]:
     for event in events:
         match event:
             case Reset(place):
-                told[place.partition] = min(told.get(place.partition, place.offset), place.offset)
+                told[place.partition] = min(told.get(place.partition, -1), place.offset)
             case Standing(place, False):
                 told[place.partition] = max(told.get(place.partition, -1), place.offset)
             case Standing(place, True):

@@ -103,6 +103,8 @@ class World:
         limit_ms = self.time.now_ms + CALM_MS_MAX
         while not self._over():
             self._until_ms(self.time.now_ms + 500)
+            for (group, number), member in list(self.members.items()):
+                self._return(group, number, member.style)
             if self.time.now_ms > limit_ms:
                 self.wrong.append(Anomaly("stuck", f"not over {CALM_MS_MAX} ms after the last fault: {self._left()}"))
                 break
