@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: demo test test-long check bench clean fuzz mutants
+.PHONY: demo test test-long check bench soak clean fuzz mutants
 
 $(VENV)/.installed: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -35,6 +35,11 @@ check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Kills, power cuts and checked histories of real processes in turns, for so many minutes; what is found stays in a folder.
+MINUTES ?= 10
+soak: $(VENV)/.installed
+	$(BIN)/python -m tests.crash.soak $(MINUTES) $(ARGS)
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m tests.bench.compare $(ARGS)

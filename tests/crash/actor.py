@@ -10,7 +10,6 @@ with one write(2), so it outlives a kill of the process. `at` is CLOCK_MONOTONIC
 SIGTERM ends it in good order: a producer waits for what is on its way, a member leaves its group.
 """
 
-import contextlib
 import logging
 import os
 import random
@@ -31,11 +30,13 @@ KEYS = 40
 BURST = 10
 POLL_MS = 200
 SETTLE_S = 60.0  # a producer that is told to end waits so long for its records
+LOOK_S = 0.1
 AGAIN_S = 0.2  # a consumer that ended in an error is made anew
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
-    """What an actor is told. A number that `bad_every` divides fails in its handler; `first` is a producer's first number."""
+    """What an actor is told. A number that `bad_every` divides fails in its handler, until the file `healed` exists; `first` is
+    a producer's first number."""
 
     role: str
     server: str
@@ -43,6 +44,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     first: int = 0
     records_per_s: int = 200
     bad_every: int = 0
+    healed: str = ""
     max_attempts: int = 3
     ordering: str = "key"
     session_timeout_ms: int = 10_000
@@ -108,7 +110,7 @@ def handle_all(orders: Orders, journal: Journal, ended: threading.Event) -> None
         number = found_in(stored).number
         details = (member, record.partition, record.offset, number, key_text(record.key), record.attempt)
         journal.note("began", *details)
-        if orders.bad_every and number % orders.bad_every == 0:
+        if orders.bad_every and number % orders.bad_every == 0 and not os.path.exists(orders.healed):
             journal.note("failed", *details)
             raise CannotHandle(f"record {number}")
         journal.note("ok", *details)
@@ -155,16 +157,15 @@ def main() -> None:
     orders = msgspec.json.decode(sys.argv[1], type=Orders)
     ended = threading.Event()
     worker = threading.Thread(target=ROLES[orders.role], args=(orders, Journal(orders.journal), ended), daemon=True)
-    # Signals wake the main thread, whatever the worker waits for; the client's own handlers are for main threads only.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    # On the main thread, which has nothing else to do: the clients' own signal handling stays out of it.
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
     worker.start()
-    while worker.is_alive():
-        with contextlib.suppress(InterruptedError):
-            if signal.sigtimedwait({signal.SIGTERM}, 0.5) is not None:
-                break
+    while worker.is_alive() and not ended.is_set():
+        worker.join(LOOK_S)
+    asked = ended.is_set()  # or it has ended in an exception, told on stderr
     ended.set()
     worker.join(2 * SETTLE_S)
-    sys.exit(1 if worker.is_alive() else 0)
+    sys.exit(1 if worker.is_alive() or not asked else 0)
 
 
 if __name__ == "__main__":

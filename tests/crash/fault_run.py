@@ -11,6 +11,7 @@ What is sent is never more than `records_per_s`, so a run's length bounds its di
 
 import contextlib
 import random
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,7 @@ RESERVE_BYTES = 8 << 20
 DRAIN_TIMEOUT_S = 120.0
 LOOK_S = 0.25
 ADMIN_TIMEOUT_MS = 10_000
+HEALED = "healed"
 
 
 @dataclass
@@ -79,18 +81,24 @@ def _told(counts: Mapping[str, int]) -> str:
 
 
 def fault_run(folder: Path, mix_name: str, *, seconds: float, seed: int) -> Outcome:
-    """Run a mix for `seconds`, then drain and judge. Journals, logs and (without a tmpfs) data stay in `folder`."""
+    """Run a mix for `seconds`, then drain and judge. Journals and logs stay in `folder`; the data when something is wrong."""
     mix = MIXES[mix_name]
     outcome = Outcome(mix_name, seed)
     began = time.monotonic()
     with _stage(folder, mix, seed) as stage:
         standings = _misbehave(stage, mix, began + seconds)
+        if mix.heals:
+            (folder / HEALED).touch()
+            stage.strike("redrive")
         outcome.faults, outcome.redrives = stage.counts, stage.counts["redrive"]
         try:
             log = _drained(stage, outcome)
             outcome.wrong += _judged(stage, mix, log, standings, outcome)
         except (AssertionError, LogsvcError) as error:
             outcome.wrong.append(Anomaly("gave-up", f"{type(error).__name__}: {error}"))
+        if outcome.wrong and stage.disk is not None:
+            stage.broker.kill()
+            shutil.copytree(stage.broker.data_dir, folder / "data")
     outcome.seconds = time.monotonic() - began
     return outcome
 
@@ -111,7 +119,7 @@ def _stage(folder: Path, mix: Mix, seed: int) -> Iterator[Stage]:
         stack.callback(cast.kill_all)
         for role, count in (("producer", PRODUCERS), ("member", MEMBERS), ("reader", 1)):
             for _ in range(count):
-                cast.start(_orders(role, mix, proxy, seed))
+                cast.start(_orders(role, mix, proxy, seed, str(folder / HEALED)))
         yield Stage(broker, proxy, cast, random.Random(seed), disk if small else None)
 
 
@@ -123,13 +131,14 @@ def _disk(stack: ExitStack, folder: Path) -> tuple[Path, bool]:
         return folder, False
 
 
-def _orders(role: str, mix: Mix, proxy: FaultProxy, seed: int) -> Orders:
+def _orders(role: str, mix: Mix, proxy: FaultProxy, seed: int, healed: str) -> Orders:
     return Orders(
         role=role,
         server=proxy.server,
         journal="",
         records_per_s=mix.records_per_s,
         bad_every=mix.bad_every,
+        healed=healed,
         max_attempts=MAX_ATTEMPTS,
         ordering="key" if mix.keyed else "none",
         session_timeout_ms=mix.session_timeout_ms,
@@ -186,7 +195,11 @@ def _waits_for(stage: Stage, ends: Mapping[int, int]) -> str:
     lag = sum(part.lag for part in group.partitions) if len(group.partitions) == len(ends) else -1
     held = sum(count for part in group.partitions for state, count in part.failed.items() if state != "dead_lettered")
     if lag or held:
-        return f"lag {lag}, {held} failures open, breaker {group.breaker.state}"
+        members = [
+            (member.member_id[:6], member.client_id, [owned.partitions for owned in member.owned]) for member in group.members
+        ]
+        behind = [part for part in group.partitions if part.lag or part.failed]
+        return f"lag {lag}, {held} failures open, {group.state}, breaker {group.breaker.state}, members {members}, {behind}"
     for polled in readings(stage.cast).values():
         reached: dict[int, int] = {}
         for entry in polled:

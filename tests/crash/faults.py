@@ -223,6 +223,7 @@ class Mix(NamedTuple):
     pause_s: tuple[float, float] = (0.3, 1.5)
     keyed: bool = True  # the order of keys is judged: not where members lose their sessions while they handle
     bad_every: int = 23
+    heals: bool = False  # at the end handlers can handle everything, and all letters are redriven
     session_timeout_ms: int = 10_000
     records_per_s: int = 200
 
@@ -244,6 +245,6 @@ MIXES: Mapping[str, Mix] = {
         session_timeout_ms=4_000,
     ),
     "dead letters, redrives and kills": Mix(
-        {"redrive": 4, "broker kill": 5, "member kill": 2, "answers lost": 1}, keyed=False, bad_every=7
+        {"redrive": 4, "broker kill": 5, "member kill": 2, "answers lost": 1}, keyed=False, bad_every=7, heals=True
     ),
 }

@@ -37,6 +37,7 @@ TOPIC = "kill-run"
 PARTITIONS = 4
 KEYS = 48
 PAUSE_S = (0.0, 0.25)  # from the first ack of a cycle to its kill
+FORKED_PAUSE_S = (0.0, 0.1)
 RECOVERY_KILL_SHARE = 0.2  # of the cycles: the restarted broker is killed once more before or just after it is ready
 RECOVERY_KILL_S = 0.8  # within so long after its start, or twice what starts have taken
 RESTARTS_PER_CYCLE_MAX = 5
@@ -65,11 +66,11 @@ class World(Protocol):
 class Kills:
     """kill -9 of `logsvc serve`: a process of its own each time or, with a nursery, a fork."""
 
-    pause_s = PAUSE_S
     takes_unsynced = False
 
     def __init__(self, nursery: Nursery | None = None) -> None:
         self._nursery = nursery
+        self.pause_s = PAUSE_S if nursery is None else FORKED_PAUSE_S
 
     def broker(self, folder: Path) -> AbstractContextManager[BrokerProcess]:
         make = broker_process if self._nursery is None else self._nursery.broker

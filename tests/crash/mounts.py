@@ -59,6 +59,7 @@ class Drive:
 
     def __init__(self, folder: Path, filesystem: str, options: str = "") -> None:
         self.mounted_at = folder / "drive"
+        self.keep = False  # the image, as evidence
         self._filesystem = filesystem
         self._image = folder / "drive.img"
         self._options = ",".join(["loop", *([options] if options else [])])
@@ -88,7 +89,8 @@ class Drive:
     def destroy(self) -> None:
         if os.path.ismount(self.mounted_at):
             self.unmount()
-        self._image.unlink(missing_ok=True)
+        if not self.keep:
+            self._image.unlink(missing_ok=True)
 
 
 @contextmanager

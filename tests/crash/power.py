@@ -28,6 +28,12 @@ from tests.e2e.raw_peer import RawPeer
 
 # The disk is smaller than the reserve that a broker keeps free by default.
 ENVIRONMENT = {"LOGSVC_DISK_RESERVE_BYTES": str(1 << 20)}
+FILESYSTEMS = {
+    "ext4": ("ext4", ""),
+    # Without delayed allocation and data ordering a torn tail is what one finds: sizes are on the disk before the bytes are.
+    "ext4 writeback": ("ext4", "data=writeback,nodelalloc"),
+    "xfs": ("xfs", ""),
+}
 LIVES_ON_S = 0.02  # a broker whose disk is gone, before it is killed too
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.kill_run import kill_run
+from tests.crash.kill_run import Kills, World, kill_run
 from tests.crash.kill_values import found_in, value_of
+from tests.crash.nursery import nursery
 from tests.e2e.raw_peer import Stored
 
 
@@ -19,8 +20,8 @@ def seed() -> int:
     return int(os.environ.get("LOGSVC_TEST_SEED") or random.SystemRandom().randrange(1 << 31))
 
 
-def judged(folder: Path, cycles: int) -> None:
-    figures, wrong = kill_run(folder, cycles=cycles, seed=seed())
+def judged(folder: Path, cycles: int, world: World | None = None) -> None:
+    figures, wrong = kill_run(folder, cycles=cycles, seed=seed(), world=world)
     print(figures)
     assert wrong == [], f"{figures}\n" + "\n".join(f"{anomaly.kind}: {anomaly.detail}" for anomaly in wrong[:20])
     assert figures.failed == 0, figures
@@ -31,8 +32,16 @@ def judged(folder: Path, cycles: int) -> None:
 
 
 @pytest.mark.timeout(150)
-def test_twenty_kills_lose_nothing_and_duplicate_nothing(tmp_path: Path) -> None:
-    judged(tmp_path, 20)
+def test_ten_kills_of_a_broker_started_as_people_start_it(tmp_path: Path) -> None:
+    judged(tmp_path, 10)
+
+
+@pytest.mark.parametrize("part", range(2))
+@pytest.mark.timeout(240)
+def test_two_hundred_kills_of_brokers_forked_ready_to_run(tmp_path: Path, part: int) -> None:
+    # Two parts, for two cores
+    with nursery() as forks:
+        judged(tmp_path, 95, Kills(forks))
 
 
 @pytest.mark.long

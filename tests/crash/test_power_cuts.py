@@ -11,23 +11,17 @@ import pytest
 from tests.crash.kill_run import ACK_TIMEOUT_S, Figures, kill_run
 from tests.crash.mounts import drive
 from tests.crash.nursery import nursery
-from tests.crash.power import ENVIRONMENT, PowerCuts
+from tests.crash.power import ENVIRONMENT, FILESYSTEMS, PowerCuts
 from tests.crash.test_kill_nine import seed
 from tests.history.log import Anomaly
 
-RUNS = {
-    "ext4": ("ext4", ""),
-    # Without delayed allocation and data ordering a torn tail is what one finds: sizes are on the disk before the bytes are.
-    "ext4 writeback": ("ext4", "data=writeback,nodelalloc"),
-    "xfs": ("xfs", ""),
-}
 CYCLES = {"ext4": 165, "ext4 writeback": 165, "xfs": 80}  # a fifth of them with a second cut, while the broker recovers
 ATTEMPTS = 3
 MUTANT_ACK_TIMEOUT_S = 5.0  # a partition that a mutant has damaged takes no more writes
 
 
 def cut_run(folder: Path, run: str, cycles: int, seed: int, mutant: str = "") -> tuple[Figures, list[Anomaly], PowerCuts]:
-    with nursery(mutant, ENVIRONMENT) as forks, drive(folder, *RUNS[run]) as mounted:
+    with nursery(mutant, ENVIRONMENT) as forks, drive(folder, *FILESYSTEMS[run]) as mounted:
         world = PowerCuts(mounted, forks)
         patience_s = MUTANT_ACK_TIMEOUT_S if mutant else ACK_TIMEOUT_S
         figures, wrong = kill_run(folder, cycles=cycles, seed=seed, world=world, ack_timeout_s=patience_s)
@@ -46,14 +40,14 @@ def judged(folder: Path, run: str, cycles: int) -> None:
     assert figures.acked > 20 * cycles, figures
 
 
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("run", FILESYSTEMS)
 @pytest.mark.timeout(300)
 def test_nothing_acknowledged_is_lost_over_power_cuts(run: str, tmp_path: Path) -> None:
     judged(tmp_path, run, CYCLES[run])
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("run", FILESYSTEMS)
 @pytest.mark.timeout(1_800)
 def test_nothing_acknowledged_is_lost_over_a_thousand_power_cuts(run: str, tmp_path: Path) -> None:
     judged(tmp_path, run, 850)
