@@ -160,7 +160,8 @@ def _say(folder: Path, wanted: list[str], written: list[str]) -> None:
     config, grafana = folder / "prometheus" / "prometheus.yml", folder / "grafana"
     note("\nNext:")
     note(f"  promtool check config {config}")
-    note(f"  prometheus --config.file {config}")
+    # Its own default is ./data, which here is likely to be the broker's.
+    note(f"  prometheus --config.file {config} --storage.tsdb.path {config.parent / 'data'}")
     note(f"  cp -r {grafana / 'provisioning'}/. /etc/grafana/provisioning/   # then restart Grafana")
     note(f"Grafana's user must be able to read {grafana / 'dashboards'}.")
     note("docs/operations.md says how to set it up, and what to do when an alert fires.")

@@ -142,6 +142,11 @@ def test_dead_letters_are_counted_explained_and_filtered(console: Visit, report:
     expect(letters.get_by_role("row")).to_have_count(min(50, report.dead_lettered) + 1)
 
 
+def test_the_record_browser_names_the_offsets_that_there_are(console: Visit) -> None:
+    console.open(f"#/topics/{HOSTILE_TOPIC}/records?partition=0")
+    expect(console.page.get_by_text("Partition 0 holds 0 to 3")).to_be_visible()
+
+
 def test_without_console_writes_changes_are_switched_off_and_explained(console: Visit) -> None:
     page = console.open(f"#/dead-letters/{DEAD_LETTERS}")
     expect(page.get_by_role("button", name="Redrive…")).to_be_disabled()

@@ -168,7 +168,8 @@ async def get_value(backend: Backend, given: Given) -> Download:
     if span.start <= offset < span.end:
         await fill(backend, topic, partition, page, lambda record: Pick(record.value, 0))
     if not page.items:
-        raise OffsetOutOfRange(f"{topic}-{partition} has no record at offset {offset}; it holds {span.start} to {span.end}")
+        held = f"it holds {span.start} to {span.end - 1}" if span.start < span.end else "it is empty"
+        raise OffsetOutOfRange(f"{topic}-{partition} has no record at offset {offset}; {held}")
     return Download(page.items[0], f"{topic}-{partition}-{offset}.bin")
 
 

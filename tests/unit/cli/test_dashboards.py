@@ -42,7 +42,7 @@ def test_everything_is_written_and_the_next_steps_are_told(tmp_path: Path, capsy
         f"prometheus/alerts/{name}.yml" for name in ("broker", "consumers", "delivery")
     }
     assert sorted(done.out.splitlines()) == sorted(str(tmp_path / "monitoring" / name) for name in found)
-    assert f"prometheus --config.file {tmp_path / 'monitoring' / CONFIG}" in done.err
+    assert f"prometheus --config.file {tmp_path / 'monitoring' / CONFIG} --storage.tsdb.path" in done.err
 
 
 def test_places_of_this_machine_are_filled_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

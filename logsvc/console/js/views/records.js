@@ -134,6 +134,10 @@ function searchForm(topic, partitions, chosen) {
   );
 }
 
+function held({ partition, start_offset: start, end_offset: end }) {
+  return start < end ? `Partition ${partition} holds ${count(start)} to ${count(end - 1)}` : `Partition ${partition} is empty`;
+}
+
 function recordList(topic, chosen, page, look, pick) {
   const newestFirst = chosen.from === "newest";
   const rows = newestFirst ? [...page.records].reverse() : page.records;
@@ -170,7 +174,7 @@ function recordList(topic, chosen, page, look, pick) {
     "div",
     { class: "pager" },
     turn("← Earlier", page.previous_offset, page.previous_offset !== null && !byKey),
-    h("span", { class: "faint" }, `Partition ${page.partition} holds ${count(page.start_offset)} to ${count(page.end_offset)}`),
+    h("span", { class: "faint" }, held(page)),
     turn("Later →", page.next_offset, !page.complete),
   );
   return card(newestFirst ? "Newest first" : "In order", [list, pager], { flush: true, key: "list" });

@@ -190,6 +190,7 @@ def test_a_value_is_downloaded_whole_and_can_do_no_harm_in_a_browser(api: World)
     assert api.get(f"{records_of('value')}/2/value").status == 204
     assert (answer := api.get(f"{records_of('value')}/3/value")).status == 404
     assert answer.code == "OFFSET_OUT_OF_RANGE"
+    assert answer.message.endswith("it holds 0 to 2")
 
 
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
