@@ -100,9 +100,7 @@ def _inconsistent(events: Sequence[Event], held: Mapping[Place, Found]) -> Itera
                 yield Anomaly("inconsistent-offset", f"{_at(event.place)} is {there.number}, was handled as {event.number}")
 
 
-def _phantoms(
-    letters: Sequence[DeadLetter], held: Mapping[Place, Found], trimmed: Mapping[int, int]
-) -> Iterable[Anomaly]:
+def _phantoms(letters: Sequence[DeadLetter], held: Mapping[Place, Found], trimmed: Mapping[int, int]) -> Iterable[Anomaly]:
     for letter in letters:
         there = held.get(letter.place)
         if letter.number == GONE and letter.place.offset < trimmed.get(letter.place.partition, 0):

@@ -205,3 +205,31 @@ def test_a_reader_that_saw_something_else_is_caught(history: History) -> None:
     polled = read_through(history)
     polled[5] = polled[5]._replace(found=polled[5].found._replace(number=7_777))
     assert reading_kinds(polled, history, again_allowed=True) == {"inconsistent-offset"}
+
+
+# Trimmed logs
+
+
+def test_what_was_trimmed_is_not_looked_for(history: History) -> None:
+    polled = read_through(history)
+    del history.log[0][:5]
+    starts = {0: 5, 1: 0, 2: 0}
+    assert anomalies(history.sent, history.acked, history.failed, history.log, starts) == []
+    # A reader may have seen it, or have come too late.
+    assert reading_anomalies(polled, history.log, again_allowed=False, start_offset=starts) == []
+    late = [record for record in polled if record.partition != 0 or record.found.offset >= 5]
+    assert reading_anomalies(late, history.log, again_allowed=False, start_offset=starts) == []
+
+
+def test_what_was_not_trimmed_is(history: History) -> None:
+    polled = read_through(history)
+    starts = {0: 5, 1: 0, 2: 0}
+    del history.log[0][:6]
+    kinds = set(counted(anomalies(history.sent, history.acked, history.failed, history.log, starts)))
+    assert kinds == {"lost-write", "gap"}
+    late = [record for record in polled if record.partition != 0 or record.found.offset >= 7]
+    history.log[0] = [Found(polled.found.number, polled.found.key, polled.found.offset) for polled in polled if polled[0] == 0][
+        5:
+    ]
+    found = reading_anomalies(late, history.log, again_allowed=False, start_offset=starts)
+    assert set(counted(found)) == {"poll-skip"}
