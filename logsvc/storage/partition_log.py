@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from logsvc.config import TopicConfig
 from logsvc.storage.compaction import Compaction, plan, swap
-from logsvc.storage.disk import Disk
+from logsvc.storage.disk import Disk, File
 from logsvc.storage.log_reader import LogPoint
 from logsvc.storage.log_writer import AppendResult, LogWriter, PartitionState
 from logsvc.storage.producer_state import ProducerState
@@ -33,6 +33,7 @@ from logsvc_common.errors import (
 )
 
 SCANNED_BYTES_MAX = 1 << 20  # a recovery that scanned more writes the checkpoint at once, else the first sync does
+LARGE_BYTES = 1 << 20  # of a segment whose room takes a while to free; a file is held open for it
 _LOG = logging.getLogger(__name__)
 
 __all__ = ["AppendResult", "PartitionLog", "PartitionState"]
@@ -234,13 +235,19 @@ class PartitionLog(LogWriter):
 
     def _swap_in(self, made: Segment, sources: Sequence[Segment]) -> None:
         made.end_offset = sources[-1].end_offset
+        # What is unlinked while it is open frees its room when it is closed: in a thread.
+        large = [segment.path() for segment in sources if segment.size >= LARGE_BYTES]
+        held: list[File] = []
         for segment in sources:
             self._cache.forget(segment)
             self._release(segment)
         try:
+            held.extend(self._disk.open(path, writable=False) for path in large)
             swap(self._disk, self._folder, made, sources)
         except (OSError, DiskFull) as error:
             raise self._fail("compacting", error) from error
+        finally:
+            self._removals.begin(_close(held))
         with self._lock:
             for segment in sources:
                 del self._segments[segment.base_offset]
@@ -348,6 +355,12 @@ class PartitionLog(LogWriter):
                 self._disk.rename(path, path + DELETED_SUFFIX)
                 put_away.append(path + DELETED_SUFFIX)
         return put_away
+
+
+def _close(files: Sequence[File]) -> Iterator[None]:
+    for file in files:
+        file.close()
+        yield
 
 
 def _unlink(disk: Disk, paths: Sequence[str]) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """Compaction keeps the last record of each key, every offset, and everything through a crash at any operation."""
 
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -374,3 +375,19 @@ def test_compaction_against_a_plain_model(steps: list[object]) -> None:
     state = {key: value for _, key, value in written if key is not None}
     left = {key: value for _, key, value in found if key is not None}
     assert {key: left.get(key) for key in state} == state
+
+
+def test_large_segments_are_held_open_while_they_are_replaced_so_that_a_thread_frees_their_room() -> None:
+    disk = new_disk()
+    log = compacted(disk, segment_bytes=2 << 20)
+    jobs: list[Callable[[], None]] = []
+    log._removals.run_in_thread = jobs.append
+    for number in range(5):
+        put(log, (b"k", b"%d" % number * (1_200 << 10)))
+    before = disk.open_files
+    assert compact(log) > 0
+    assert disk.open_files > before
+    while jobs:
+        jobs.pop(0)()
+    assert disk.open_files <= before
+    assert contents(log)[-1][0] == 4
