@@ -36,7 +36,6 @@ NOT_MET = {
     "logsvc.broker.client_quotas.SWEEP_MAX",
     "logsvc.broker.dead_letters.LOOKED_MAX",
     "logsvc.broker.group_commit.INLINE_SECONDS_MAX",
-    "logsvc.broker.lag_clock.SCRAPE_SECONDS_MAX",
     "logsvc.broker.lag_clock.SHARED_PER_STEP_MAX",
     "logsvc.broker.lag_clock.STEP_SECONDS_MAX",
     "logsvc.broker.lag_clock.UPKEEP_SECONDS_MAX",
