@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from logsvc.testing.simulated_disk import Operation, SimulatedCrash
 from logsvc_common.batch import RecordData, decode, encode, split
-from logsvc_common.errors import DiskFull, LogsvcError, OffsetOutOfRange, PartitionCorrupt, StorageFailed, from_wire
+from logsvc_common.errors import (
+    CorruptBatch,
+    DiskFull,
+    LogsvcError,
+    OffsetOutOfRange,
+    PartitionCorrupt,
+    StorageFailed,
+    from_wire,
+)
 from logsvc_common.messages import (
     Commit,
     CommitPartition,
@@ -260,3 +268,50 @@ def test_commits_of_a_topic_that_was_deleted_are_forgotten_although_the_disk_fai
     reborn = service.kill()
     reborn.ask(CreateTopic("orders", 1))
     assert committed(reborn) == -1
+
+
+def test_a_duplicate_is_acknowledged_no_sooner_than_the_batch_it_repeats() -> None:
+    service = started()
+    batch = encode([RecordData(b"once", None, 1_000)], producer_id=7, producer_epoch=0, base_sequence=0)
+    first = service.send(Produce([ProducePartition("orders", 0)]), [batch])
+    again = service.send(Produce([ProducePartition("orders", 0)]), [batch])
+    assert not service.answers.keys() & {first, again}
+
+    service.time.run(lambda: again in service.answers)
+    assert service.logs.partition("orders", 0).durable_offset == 1
+    assert values(service) == [b"once"]
+
+
+def test_a_batch_whose_checksum_is_wrong_never_reaches_the_log() -> None:
+    service = started()
+    batch = bytearray(encode([RecordData(b"value", None, 1_000)]))
+    batch[-1] ^= 1
+    reply, _ = service.ask(Produce([ProducePartition("orders", 0)]), [batch])
+    assert isinstance(reply, ProduceReply)
+    assert isinstance(from_wire(reply.results[0].error_code, ""), CorruptBatch)
+    assert service.logs.partition("orders", 0).end_offset == 0
+
+
+def test_a_commit_is_answered_when_it_is_durable_and_refused_when_it_cannot_be() -> None:
+    service = started()
+    produce(service, b"read", b"read too")
+    commit(service, 1)
+    service.disk.fail("datasync", path_part="__logsvc_groups-0")
+    with pytest.raises(StorageFailed):
+        service.ask(Commit("billing", "", -1, [CommitPartition("orders", 0, 2)]))
+    assert committed(service.power_cut()) == 1
+
+
+def test_rot_in_the_groups_log_is_never_taken_for_state() -> None:
+    service = started()
+    produce(service, b"read")
+    commit(service, 1)
+    service.logs.close()
+    path = "/data/__logsvc_groups-0/00000000000000000000.log"
+    content = bytearray(service.disk.content(path))
+    content[-2] ^= 1  # below the checkpoint, where recovery does not look
+    service.disk.set_content(path, bytes(content))
+
+    reborn = SimulatedService(2, service.disk.kill(), service.time)
+    with pytest.raises(PartitionCorrupt, match="groups are not served"):
+        committed(reborn)
