@@ -62,7 +62,9 @@ def _who_is_behind(overview: Overview) -> Answer:
     if not behind:
         return Answer("behind", Severity.OK, f"nobody; {everyone}")
     severity = Severity.BAD if any(row.members == 0 for row in behind) else Severity.WARNING
-    named = tuple(f"{safe(row.group)} {short_age(row.lag_ms)}" for row in behind)
+    named = tuple(
+        f"{safe(row.group)} {short_age(row.lag_ms) if row.lag else f'{short_count(row.to_retry)} to retry'}" for row in behind
+    )
     return Answer("behind", severity, f"{len(behind)} of {everyone}: ", named)
 
 

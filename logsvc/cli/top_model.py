@@ -80,8 +80,13 @@ class GroupRow:
 
     @property
     def is_behind(self) -> bool:
-        """Records have waited for longer than those of a group that works, or nobody is there to read them."""
-        return self.lag > 0 and (self.lag_ms >= BEHIND_MS or self.members == 0)
+        """Records have waited for longer than those of a group that works, or nobody is there to handle them."""
+        return (self.lag > 0 and self.lag_ms >= BEHIND_MS) or (self.members == 0 and self.lag + self.to_retry > 0)
+
+    @property
+    def to_retry(self) -> int:
+        """Failed offsets that members are to handle again."""
+        return _to_retry(self.failed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +316,7 @@ def judge(listing: GroupListing, growth_per_s: float) -> tuple[str, Severity]:
     late = listing.lag > 0 and listing.lag_ms >= BEHIND_MS
     verdicts = (
         (listing.breaker == "open", "breaker open", Severity.BAD),
-        (listing.lag > 0 and listing.members == 0, "no members", Severity.BAD),
+        (listing.members == 0 and listing.lag + _to_retry(failed) > 0, "no members", Severity.BAD),
         (failed.get(State.PAUSED, 0) > 0, "paused", Severity.BAD),
         (listing.breaker == "half_open", "probing", Severity.WARNING),
         (late and growth_per_s > 0, "falling behind", Severity.WARNING),
@@ -320,6 +325,10 @@ def judge(listing: GroupListing, growth_per_s: float) -> tuple[str, Severity]:
         (any(failed.values()), "retrying", Severity.WARNING),
     )
     return next(((verdict, severity) for holds, verdict, severity in verdicts if holds), ("ok", Severity.OK))
+
+
+def _to_retry(failed: Mapping[str, int]) -> int:
+    return sum(failed.get(state, 0) for state in (State.WAITING, State.PARKED, State.DELIVERED))
 
 
 def _records(partitions: Sequence[PartitionDescription]) -> int:

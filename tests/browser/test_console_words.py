@@ -52,6 +52,8 @@ def test_who_is_behind_goes_by_the_age_of_what_is_unread(say: Any) -> None:
         [group(lag=900, lag_seconds=10)],
         [group(lag=900, lag_seconds=300), group("mail", lag=1, lag_seconds=20)],
         [group(lag=1, lag_seconds=0, members=0)],
+        [group(failed={"waiting": 30, "parked": 2, "paused": 1}, members=0)],
+        [group(failed={"paused": 1}, members=0)],
     ]
     answers = say("judge", "whoIsBehind", *[[case] for case in cases])
     assert verdicts(answers) == [
@@ -60,10 +62,13 @@ def test_who_is_behind_goes_by_the_age_of_what_is_unread(say: Any) -> None:
         ("billing is behind", "warn"),
         ("2 groups are behind", "bad"),
         ("billing is behind", "bad"),
+        ("billing is behind", "bad"),
+        ("Nobody is behind", "good"),
     ]
     assert answers[1]["lines"] == ["900 records on the way"]
     assert answers[3]["lines"] == ["billing: 900 records, 5 min", "mail: 1 record, 20 s"]
     assert answers[4]["lines"] == ["1 record, 0 s, no members"]
+    assert answers[5]["lines"] == ["32 to try again, no members"]
 
 
 def test_what_fails_puts_first_what_waits_for_a_person(say: Any) -> None:

@@ -1,7 +1,7 @@
 /* Is anyone behind, what is failing, is the broker well: the answers, and from which figure on they change. Pure.
  *
  * Lag that is a few seconds old is what a group at work looks like. Behind is a group whose oldest record has waited for
- * BEHIND_SECONDS, or that has records to read and nobody to read them.
+ * BEHIND_SECONDS, or that has records to read or to try again, and nobody to do it.
  */
 
 import { bytes, count, counted, duration, milliseconds } from "./format.js";
@@ -29,16 +29,21 @@ export function failedTotal(failed) {
   return Object.values(failed ?? {}).reduce((sum, value) => sum + value, 0);
 }
 
+/** Failed records that members are to handle again; the others wait for a person or for the broker. */
+const toRetry = ({ failed }) => (failed.waiting ?? 0) + (failed.parked ?? 0) + (failed.delivered ?? 0);
+
+const isDeserted = (group) => group.members === 0 && group.lag + toRetry(group) > 0;
+
 function isBehind(group) {
-  return group.lag > 0 && ((group.lag_seconds ?? 0) >= BEHIND_SECONDS || group.members === 0);
+  return isDeserted(group) || (group.lag > 0 && (group.lag_seconds ?? 0) >= BEHIND_SECONDS);
 }
 
 /** One group in a word: {text, tone}. */
 export function standing(group) {
   if (group.breaker.state === "open") return { text: "Paused by breaker", tone: "bad" };
+  if (isDeserted(group)) return { text: "Behind, no members", tone: "bad" };
   if (group.breaker.state === "half_open") return { text: "Trying again", tone: "warn" };
   if (group.failed.paused > 0) return { text: "Waits for Resume", tone: "bad" };
-  if (group.lag > 0 && group.members === 0) return { text: "Behind, no members", tone: "bad" };
   if (isBehind(group)) return { text: "Behind", tone: group.lag_seconds >= FAR_BEHIND_SECONDS ? "bad" : "warn" };
   if (failedTotal(group.failed) > 0) return { text: "Retrying", tone: "warn" };
   if (group.lag > 0) return { text: "Working", tone: "good" };
@@ -60,9 +65,13 @@ export function whoIsBehind(groups) {
     verdict: behind.length === 1 ? `${behind[0].group} is behind` : `${count(behind.length)} groups are behind`,
     tone: far ? "bad" : "warn",
     lines: limited(behind, (group) => {
-      const who = group.members === 0 ? ", no members" : "";
+      const what = [
+        group.lag > 0 && `${counted(group.lag, "record")}, ${duration(group.lag_seconds)}`,
+        group.members === 0 && toRetry(group) > 0 && `${count(toRetry(group))} to try again`,
+        group.members === 0 && "no members",
+      ];
       const name = behind.length === 1 ? "" : `${group.group}: `;
-      return `${name}${counted(group.lag, "record")}, ${duration(group.lag_seconds)}${who}`;
+      return name + what.filter(Boolean).join(", ");
     }),
   };
 }
