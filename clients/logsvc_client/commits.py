@@ -7,8 +7,9 @@ membership turns out to be lost. What the broker could not record, because its d
 REFUSED_RETRY_MS: a later one that passes a failure without naming it would lose the record.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
+from logsvc_client.commit_size import CommitRoom
 from logsvc_client.membership import Membership
 from logsvc_client.progress import PartitionProgress
 from logsvc_client.records import TopicPartition
@@ -27,7 +28,6 @@ from logsvc_common.retry import RetryPolicy
 COMMIT_RETRY_MS = 50
 REFUSED_RETRY_MS = 1_000
 EPOCH_RETRIES_MAX = 5
-COMMIT_PARTITIONS_MAX = 1_000
 
 
 class Commits:
@@ -44,6 +44,8 @@ class Commits:
         self._wait_answers = -1  # heartbeats answered when the epoch was refused; go on once there are more
         self._epoch_retries = 0
         self._refused_until_ms = 0
+        self._turn: TopicPartition | None = None  # the partition that the next one begins with
+        self.more = False  # the one under way, or answered last, had no room for all
 
     @property
     def busy(self) -> bool:
@@ -54,16 +56,23 @@ class Commits:
         """False while another is under way, and for a while after one that the broker could not record."""
         return not self._partitions and now_ms >= self._refused_until_ms
 
-    def begin(self, candidates: Iterable[PartitionProgress], retry: RetryPolicy) -> bool:
-        """Collect what is pending. Returns False when there is nothing. Needs `not busy`."""
+    def begin(self, candidates: Sequence[PartitionProgress], retry: RetryPolicy) -> bool:
+        """Collect what is pending, as far as there is room; when there is not, the next begins with who comes after. Returns
+        False when there is nothing. Needs `not busy`."""
         assert not self.busy
-        for progress in candidates:
-            if len(self._partitions) >= COMMIT_PARTITIONS_MAX:
+        room = CommitRoom()
+        first = next((at for at, progress in enumerate(candidates) if progress.tp == self._turn), 0) if self._turn else 0
+        self._turn = None
+        for progress in (*candidates[first:], *candidates[:first]):
+            if not room.left:
+                self._turn = progress.tp
                 break
-            message = progress.take_commit()
+            message = progress.take_commit(room)
             if message is not None:
                 self._partitions.append(message)
                 self._progress[progress.tp] = progress
+                room.partitions -= 1
+        self.more = not room.left and any(progress.pending for progress in candidates)
         self._retry = retry if any(part.failed or part.parked for part in self._partitions) else None
         self._epoch_retries = 0
         self._not_before_ms = 0

@@ -132,7 +132,7 @@ class Engine:
         """Whether, and how, new records of a partition may be read and handed out has perhaps changed."""
         partition, progress = self.fetcher.partitions.get(tp), self.progress.get(tp)
         if partition is not None and progress is not None:
-            held = progress.full or (self.retry.ordering == "partition" and progress.failing)
+            held = progress.full or progress.overdue or (self.retry.ordering == "partition" and progress.failing)
             if held != partition.held:
                 partition.set_held(held)
                 self.on_changed()
@@ -385,6 +385,8 @@ class Engine:
                 if tp in self.progress:
                     self.redelivery.collect(self.progress[tp])
             waiters, self._commit_waiters_under_way = self._commit_waiters_under_way, []
+            if self._commits.more and not errors:
+                waiters, self._commit_waiters = [], waiters + self._commit_waiters
             if errors:
                 log.warning("group %s: a commit failed: %s", self.group, errors[0])
                 # Partitions that went to others, or whose topic is gone, are nobody's error.

@@ -17,7 +17,9 @@ committed offset, or are outstanding and come by redelivery.
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import islice
 
+from logsvc_client.commit_size import CommitRoom
 from logsvc_client.kept import KeptRecords
 from logsvc_client.lanes import Lanes
 from logsvc_client.records import Record, TopicPartition
@@ -27,6 +29,7 @@ from logsvc_common.messages import CommitPartition, CommitResult, Failure, Fetch
 # A record in one of these is not done: later ones of its key wait behind it. The outcome of any other state is certain.
 UNFINISHED_STATES = frozenset({"waiting", "parked", "delivered", "paused"})
 RESOLVED_STATES = frozenset({"dead_lettered", "discarded", "done"})
+UNTOLD_FAILURES_MAX = 1_000  # of one partition; with so many, no new records are handed out until the broker has heard
 
 
 class PartitionProgress:
@@ -300,6 +303,11 @@ class PartitionProgress:
         return bool(self._failed or self._done or self._parked)
 
     @property
+    def overdue(self) -> bool:
+        """True when so many failures wait to be told that there should be no more."""
+        return len(self._failed) >= UNTOLD_FAILURES_MAX
+
+    @property
     def pending(self) -> bool:
         """True when there is something to commit."""
         return self.handled > self._told or self.urgent or self._attempting_untold
@@ -314,25 +322,31 @@ class PartitionProgress:
         """True when the broker knows everything."""
         return not self.pending and not self._committing
 
-    def take_commit(self) -> CommitPartition | None:
-        """What the broker does not know yet; None when there is nothing. One commit is under way at a time."""
+    def take_commit(self, room: CommitRoom | None = None) -> CommitPartition | None:
+        """What the broker does not know yet, as far as there is `room`; None when there is nothing. One commit is under way at
+        a time."""
         if not self.pending:
             return None
-        offset = self.handled if self.handled > self._told else -1
+        room = CommitRoom() if room is None else room
+        failed, parked, done = room.fill(self._failed.values()), room.fill(self._parked.values()), room.fill(self._done)
+        self._failed = dict(islice(self._failed.items(), len(failed), None))
+        self._parked = dict(islice(self._parked.items(), len(parked), None))
+        self._done = self._done[len(done) :]
+        # Not past what finds no room. What lies below the progress told before is known to the broker.
+        handled = min([self.handled, *(offset for offset in (*self._failed, *self._parked) if offset >= self._told)])
         message = CommitPartition(
             *self.tp,
-            offset,
-            list(self._failed.values()),
-            list(self._parked.values()),
-            self._done,
+            handled if handled > self._told else -1,
+            failed,
+            parked,
+            done,
             self.attempting,
             self._attempting_hash,
             self._counted,
         )
         self._counted = min(0, self._counted)
         self._attempting_untold, self._attempting_sent = False, self.attempting >= 0
-        self._told_before, self._told = self._told, max(self._told, self.handled)
-        self._failed, self._parked, self._done = {}, {}, []
+        self._told_before, self._told = self._told, max(self._told, handled)
         self._committing = True
         return message
 
