@@ -239,7 +239,7 @@ class ZmqRouter:
         self._forget(peer)
 
     def _forget(self, peer: bytes) -> int:
-        """Drop what waits for a peer. Returns how many bytes waited here."""
+        """Drop what waits for a peer. Returns how many bytes that was, here and inside libzmq."""
         state = self._peers.pop(peer, None)
         if state is None:
             return 0
@@ -247,7 +247,7 @@ class ZmqRouter:
         if state.tracked:
             self._lost.extend(state.tracked)
             self._schedule_flush()
-        return state.queued_bytes
+        return state.queued_bytes + state.tracked_bytes
 
     def _cut(self, peer: bytes) -> None:
         waited = self._forget(peer)

@@ -15,7 +15,7 @@ from logsvc_common.errors import (
     PartitionCorrupt,
     UnknownTopic,
 )
-from logsvc_common.messages import EARLIEST, LATEST, FetchReply, FetchResult
+from logsvc_common.messages import EARLIEST, LATEST, Fetch, FetchReply, FetchResult
 
 PARTITION_BYTES = 1_000
 
@@ -275,3 +275,25 @@ def test_a_header_that_cannot_be_does_not_take_the_good_batches_before_it_along(
     assert [chunk.header.base_offset for chunk in partition.chunks] == [0, 3]
     assert isinstance(partition.error, CorruptBatch)
     assert "at offset 6" in str(partition.error)
+
+
+def test_a_fetcher_that_is_told_to_wait_asks_for_nothing_until_then() -> None:
+    # Given an answer that says that the quota is used up for 700 ms
+    made = fetcher()
+    made.add(tp(0), 0)
+    [sent] = made.plan(now_ms=100)
+    made.received(sent, FetchReply([], 700), [], now_ms=200)
+    # Then nothing is asked for before, other partitions' records neither, and it is known when to look again.
+    made.add(tp(1), 0)
+    assert made.plan(now_ms=899) == []
+    assert made.next_due_ms(now_ms=899) == 900
+    assert sorted(asked(made.plan(now_ms=900)[0])) == [(0, 0), (1, 0)]
+
+
+def test_nobody_is_silenced_for_longer_than_a_minute() -> None:
+    made = fetcher()
+    made.add(tp(0), 0)
+    made.received(made.plan(now_ms=0)[0], FetchReply([], 1 << 62), [], now_ms=0)
+    assert made.next_due_ms(now_ms=1) == 60_000
+    made.received(SentFetch(Fetch([], 0, 1, 0), []), FetchReply([], -5), [], now_ms=10)
+    assert made.next_due_ms(now_ms=11) == 60_000
