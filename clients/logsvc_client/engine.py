@@ -166,9 +166,9 @@ class Engine:
 
     def set_hungry(self, hungry: bool) -> None:
         """Whether the user waits for records."""
-        if hungry and not self.hungry:
+        was_hungry, self.hungry = self.hungry, hungry  # Before the wake-up: whoever is woken looks at it.
+        if hungry and not was_hungry:
             self.transport.wake()
-        self.hungry = hungry
 
     def _all_progress(self) -> list[PartitionProgress]:
         return [*self.revoking.values(), *self.progress.values()]

@@ -328,6 +328,7 @@ class Handout:
                 progress.finish(record)
                 self._engine.redelivery.collect(progress)
                 self._engine.update_held(progress.tp)
+                self._engine.tell_soon()
         self._given, self._given_due = {}, {}
 
     # One by one
