@@ -1,5 +1,6 @@
 """What the console says of figures: its answers to the three questions, numbers, sizes, times, JSON and hex. Pure modules."""
 
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -103,6 +104,12 @@ def test_what_fails_puts_first_what_waits_for_a_person(say: Any) -> None:
         "1 record being retried",
         "89 dead letters, newest 1 min ago",
     ]
+
+
+def test_a_few_bytes_are_told_as_they_are_and_many_by_their_number(say: Any) -> None:
+    few, many = bytes([0, 0, 1, 255]), bytes(17)
+    cases = [{"base64": b64encode(data).decode()} for data in (few, many)]
+    assert say("value", "preview", *[[case] for case in cases]) == ["0x000001ff", "17 B of binary data"]
 
 
 def test_the_broker_is_well_until_something_says_otherwise(say: Any) -> None:

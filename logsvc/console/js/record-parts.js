@@ -3,7 +3,7 @@
 import { h } from "./dom.js";
 import { bytes } from "./format.js";
 import { download, segments } from "./parts.js";
-import { FORMATS, bestFormat, hexDump, prettyJson, preview, toBytes, toText } from "./value.js";
+import { FORMATS, bestFormat, hexDump, isShort, prettyJson, preview, toBytes, toText } from "./value.js";
 
 /** A key or header in one line. */
 export function inline(value) {
@@ -21,6 +21,10 @@ export function previewCell(value) {
 
 export function part(title, content, aside = null) {
   return h("div", { class: "part" }, h("div", { class: "part-head" }, h("h3", null, title), aside), content);
+}
+
+export function keyPart(key) {
+  return part("Key", isShort(key) ? h("p", null, inline(key)) : pre(hexDump(toBytes(key)), "hex", "Key in hex"));
 }
 
 /** `chosen` is text, json, hex or null for what suits it; `address` is where all of it can be downloaded, or null. */
@@ -50,13 +54,13 @@ function body(value, format) {
 }
 
 /** Text that keeps its lines; what is too wide can be scrolled with the keyboard. */
-export function pre(text, kind = "") {
+export function pre(text, kind = "", label = "Value in hex") {
   return h(
     "pre",
     {
       class: kind,
       tabindex: kind === "hex" ? "0" : null,
-      "aria-label": kind === "hex" ? "Value in hex" : null,
+      "aria-label": kind === "hex" ? label : null,
       role: kind === "hex" ? "region" : null,
     },
     text,
@@ -65,6 +69,10 @@ export function pre(text, kind = "") {
 
 export function headersPart(headers) {
   if (headers.length === 0) return part("Headers", h("p", { class: "nothing" }, "none"));
-  const rows = headers.map(([name, value]) => [h("dt", { class: "mono" }, name), h("dd", null, inline(value))]);
+  const rows = headers.map(([name, value]) => [h("dt", { class: "mono" }, name), h("dd", null, headerValue(value))]);
   return part("Headers", h("dl", { class: "facts" }, rows));
+}
+
+function headerValue(value) {
+  return isShort(value) ? inline(value) : pre(hexDump(toBytes(value)), "hex", "Header in hex");
 }

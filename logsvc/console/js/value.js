@@ -6,6 +6,8 @@
 import { bytes } from "./format.js";
 
 const HEX_BYTES_MAX = 16_384;
+const HEX_ROW_BYTES = 8; // a row fits beside a list, and on a phone
+const HEX_LINE_BYTES_MAX = 16;
 const PREVIEW_CHARACTERS_MAX = 160;
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
@@ -26,10 +28,19 @@ export function toText(value) {
   return value.text ?? decoder.decode(toBytes(value));
 }
 
+const lengthOf = (value) => value.cut_bytes ?? toBytes(value).length;
+const hexByte = (byte) => byte.toString(16).padStart(2, "0");
+const hexLine = (data) => `0x${[...data].map(hexByte).join("")}`;
+
+/** Whether one line shows all of it: text, or the few bytes of a number or an identifier. */
+export function isShort(value) {
+  return value === null || value.text !== undefined || lengthOf(value) <= HEX_LINE_BYTES_MAX;
+}
+
 /** One line for a list; null means that there is none. */
 export function preview(value) {
   if (value === null) return null;
-  if (value.text === undefined) return `${bytes(value.cut_bytes ?? toBytes(value).length)} of binary data`;
+  if (value.text === undefined) return isShort(value) ? hexLine(toBytes(value)) : `${bytes(lengthOf(value))} of binary data`;
   return value.text.slice(0, PREVIEW_CHARACTERS_MAX).replace(/\s+/g, " ");
 }
 
@@ -72,15 +83,15 @@ export function bestFormat(value) {
   return /^\s*[{[]/.test(value.text) && prettyJson(value.text) !== null ? "json" : "text";
 }
 
-/** Offset, sixteen bytes, the same as ASCII, a line each. */
+/** Offset, eight bytes, the same as ASCII, a line each. */
 export function hexDump(data) {
   const shown = data.subarray(0, HEX_BYTES_MAX);
   const lines = [];
-  for (let at = 0; at < shown.length; at += 16) {
-    const row = [...shown.subarray(at, at + 16)];
-    const hex = row.map((byte, index) => byte.toString(16).padStart(2, "0") + (index === 7 ? " " : "")).join(" ");
+  for (let at = 0; at < shown.length; at += HEX_ROW_BYTES) {
+    const row = [...shown.subarray(at, at + HEX_ROW_BYTES)];
+    const hex = row.map(hexByte).join(" ");
     const ascii = row.map((byte) => (byte >= 32 && byte < 127 ? String.fromCharCode(byte) : ".")).join("");
-    lines.push(`${at.toString(16).padStart(6, "0")}  ${hex.padEnd(48)}  ${ascii}`);
+    lines.push(`${at.toString(16).padStart(6, "0")}  ${hex.padEnd(3 * HEX_ROW_BYTES - 1)}  ${ascii}`);
   }
   if (data.length > shown.length) lines.push(`… ${bytes(data.length - shown.length)} more`);
   return lines.join("\n");

@@ -4,7 +4,7 @@ import { valueUrl } from "../api.js";
 import { h } from "../dom.js";
 import { count } from "../format.js";
 import { button, facts, note, time } from "../parts.js";
-import { headersPart, inline, part, pre, valuePart } from "../record-parts.js";
+import { headersPart, keyPart, part, pre, valuePart } from "../record-parts.js";
 import { link } from "../router.js";
 
 /** A letter's own place, as the address names it. */
@@ -41,7 +41,7 @@ export function letterDetail(letters, open, { topic, format, choose, pick }) {
       story(letter),
     ]),
     letter.stacktrace && part("Stack trace", pre(letter.stacktrace)),
-    part("Key", h("p", null, inline(letter.key))),
+    keyPart(letter.key),
     valuePart(letter.value, {
       chosen: format,
       choose,

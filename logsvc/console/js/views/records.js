@@ -8,7 +8,7 @@ import { path, read, valueUrl } from "../api.js";
 import { h, kept } from "../dom.js";
 import { bytes, count, inputTime } from "../format.js";
 import { button, card, field, pageHead, time } from "../parts.js";
-import { headersPart, inline, part, previewCell, valuePart } from "../record-parts.js";
+import { headersPart, inline, keyPart, part, previewCell, valuePart } from "../record-parts.js";
 import { go, link } from "../router.js";
 import { table } from "../tables.js";
 
@@ -206,7 +206,7 @@ function detail(page, record, look, pick, choose) {
       ),
     ),
     part("Written", h("p", null, time(record.timestamp_ms), h("span", { class: "muted" }, `, ${bytes(record.size_bytes)}`))),
-    part("Key", h("p", null, inline(record.key))),
+    keyPart(record.key),
     valuePart(record.value, { chosen: look.format, choose, address: valueUrl(page.topic, page.partition, record.offset) }),
     headersPart(record.headers),
   );
