@@ -16,7 +16,6 @@ committed offset, or are outstanding and come by redelivery.
 """
 
 from collections import deque
-from collections.abc import Iterable
 from itertools import islice
 
 from logsvc_client.commit_size import CommitRoom
@@ -376,18 +375,11 @@ class PartitionProgress:
         if self._attempting_sent and self.allowed is None:
             self.allowed = False
 
-    def missing(self, offsets: Iterable[tuple[int, int, int | None]]) -> None:
-        """Redelivered records (offset, attempt, key hash) that retention has removed: they can only fail."""
-        for offset, attempt, key_hash in offsets:
-            self._redelivered.pop(offset, None)
-            self._lanes.add(offset, key_hash)
-            if key_hash is not None:
-                self._lanes.lead(offset, key_hash)
-            self._failed[offset] = Failure(
-                offset,
-                "the record was removed by retention before it could be tried again",
-                "OffsetOutOfRange",
-                "",
-                key_hash,
-                attempt,
-            )
+    def missing(self, offset: int, attempt: int, key_hash: int | None) -> None:
+        """A redelivered record that retention or compaction has removed: it can only fail, and those behind it wait for it."""
+        self._redelivered.pop(offset, None)
+        self._lanes.add(offset, key_hash)
+        if key_hash is not None:
+            self._lanes.lead(offset, key_hash)
+        error = "the record was removed by retention before it could be tried again"
+        self._failed[offset] = Failure(offset, error, "OffsetOutOfRange", "", key_hash, attempt)

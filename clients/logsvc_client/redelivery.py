@@ -142,15 +142,13 @@ class Redelivery:
             engine.error = type(found)(f"{names([tp])}, records due again: {found}")
             return
         keyed = engine.retry.ordering == "key"
-        missing = []
         for entry in result.records:
             kept = found.get(entry.offset)
             if kept is None:
-                missing.append((entry.offset, entry.attempt, entry.key_hash))
+                progress.missing(entry.offset, entry.attempt, entry.key_hash)
                 continue
             record = Record(*tp, kept.offset, kept.timestamp_ms, kept.key, kept.value, kept.headers, entry.attempt)
             progress.redeliver(record, entry.key_hash, partition.position, keyed=keyed)
-        progress.missing(missing)
         self.collect(progress)
 
     def collect(self, progress: PartitionProgress) -> None:

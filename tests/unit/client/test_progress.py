@@ -204,7 +204,7 @@ def test_record_removed_by_retention_can_only_fail() -> None:
     made = at(5)
     again = record(2, attempt=2)
     made.redeliver(again, 9, 5)
-    made.missing([(2, 2, 9)])
+    made.missing(2, 2, 9)
     commit = made.take_commit()
     assert commit is not None
     assert [(f.offset, f.attempt, f.exception_class) for f in commit.failed] == [(2, 2, "OffsetOutOfRange")]
