@@ -74,7 +74,9 @@ def test_what_was_not_synced_may_be_gone_after_a_crash_and_what_was_is_not() -> 
         file.pwritev([b"-lost?"], 6)
         content = disk.crash(Random(seed)).content("d/f")
         assert content.startswith(b"synced")
-        assert b"synced-lost?".startswith(content)
+        # Of what was caught by the crash a sector may be missing: zeros, as the file system has it.
+        assert len(content) <= 12
+        assert all(found in (written, 0) for found, written in zip(content, b"synced-lost?", strict=False))
         outcomes.add(content)
     assert len(outcomes) > 4
 
