@@ -6,6 +6,8 @@ The broker sends `(code, message)`; the client raises the same class again throu
 
 from typing import ClassVar
 
+DISK_FULL_RETRY_MS_MAX = 5_000
+
 
 class LogsvcError(Exception):
     """Anything logsvc raises on purpose."""
@@ -209,7 +211,7 @@ class DiskFull(BrokerError):
 
     code = 1002
     retriable = True
-    retry_ms_max = 5_000
+    retry_ms_max = DISK_FULL_RETRY_MS_MAX
 
 
 class BrokerOverloaded(BrokerError):
