@@ -2,24 +2,24 @@
 
 import contextlib
 import os
-import threading
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
+import msgspec
 import zmq
 
-from logsvc_client import Producer
 from logsvc_common.batch import Buffer
-from logsvc_common.errors import LogsvcError
 from logsvc_common.frames import encode_request
 from logsvc_common.messages import Hello, Request
-from tests.e2e.unharmed import GOOD_TOPIC
+from tests.e2e.good_client import Felt
 
+ROOT = Path(__file__).parents[2]
 ANSWERS_WITHIN_S = 60.0
-PAUSE_S = 0.005  # between the sends of a good client
 
 
 def open_files(pid: int) -> int:
@@ -83,58 +83,18 @@ class Crowd:
                 waiting -= 1
 
 
-class Felt(NamedTuple):
-    """What a good producer felt: from `send` to the durable ack."""
-
-    acks: int
-    p50_ms: float
-    p99_ms: float
-    worst_ms: float
-
-
-class GoodClient:
-    """A producer in a thread of its own that sends one record after another and times each ack."""
-
-    def __init__(self, server: str, client_id: str) -> None:
-        self._taken_ms: list[float] = []
-        self._stop = threading.Event()
-        self._begun = threading.Event()
-        self._error: LogsvcError | None = None
-        self._thread = threading.Thread(target=self._run, args=(server, client_id), daemon=True)
-
-    def _run(self, server: str, client_id: str) -> None:
-        try:
-            with Producer(server, client_id=client_id, linger_ms=0) as producer:
-                producer.send(GOOD_TOPIC, b"first").result(timeout=30)
-                self._begun.set()
-                while not self._stop.is_set():
-                    started = time.monotonic()
-                    producer.send(GOOD_TOPIC, b"good").result(timeout=30)
-                    self._taken_ms.append((time.monotonic() - started) * 1_000)
-                    time.sleep(PAUSE_S)
-        except LogsvcError as error:
-            self._error = error
-
-    def start(self) -> None:
-        """Returns when it is connected and served."""
-        self._thread.start()
-        self._begun.wait(60)
-
-    def felt(self) -> Felt:
-        """Stop, and tell. Raises what a send ended in."""
-        self._stop.set()
-        self._thread.join(60)
-        if self._error is not None:
-            raise self._error
-        taken = sorted(self._taken_ms)
-        assert taken, "no ack came"
-        return Felt(len(taken), taken[len(taken) // 2], taken[min(len(taken) - 1, len(taken) * 99 // 100)], taken[-1])
-
-
 @contextlib.contextmanager
 def good_client(server: str, told: Callable[[Felt], None]) -> Iterator[None]:
-    """A good client that is there before the block and until its end; `told` hears then what it felt."""
-    client = GoodClient(server, "good")
-    client.start()
-    yield
-    told(client.felt())
+    """A good client in a process of its own, there before the block and until its end; `told` hears then what it felt."""
+    command = [sys.executable, "-m", "tests.e2e.good_client", server]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as client:
+        try:
+            assert client.stdin is not None
+            assert client.stdout is not None
+            assert client.stdout.readline() == b"begun\n", "the good client was not served"
+            yield
+            out, _ = client.communicate(timeout=ANSWERS_WITHIN_S)
+        finally:
+            client.kill()
+    assert client.returncode == 0, "the good client was refused"
+    told(msgspec.json.decode(out, type=Felt))

