@@ -24,7 +24,11 @@ CLOCK_S = 0.05  # Prometheus may move a timestamp a little, to have them at even
 SAMPLES_MIN = 8
 
 # Expressions of panels that have no series here, and why.
-EMPTY_PANELS: dict[tuple[str, str], str] = {}
+EMPTY_PANELS: dict[tuple[str, str], str] = {
+    ("logsvc-broker", "Held back by quotas"): "no client is over a quota",
+    ("logsvc-broker", "Requests over a quota"): "no client is over a quota",
+    ("logsvc-broker", "Last whole round of the scrubber"): "no round has ended yet",
+}
 
 # What each alert's expression finds here, without its `for`: the labels of one series; None: nothing, and why.
 ALERTS: dict[str, dict[str, str] | str] = {
