@@ -242,6 +242,7 @@ class PartitionChecker:
         else:
             message = f"torn tail of {size - bad.position} bytes: {bad.message}"
             self._fault(Fault("torn", name, bad.position, message, offset=offset))
+        indexes.lost(bad.position, end, offset, following - 1)
         self._offset = following
         return end
 

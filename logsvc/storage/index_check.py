@@ -31,6 +31,7 @@ class IndexCheck:
 
     def __init__(self, disk: Disk, folder: str, base: int, *, sealed: bool) -> None:
         self._sealed = sealed
+        self._complete = True
         self._max_timestamp_ms = NO_TIMESTAMP
         self._offset_name = file_name(base, OFFSET_INDEX_SUFFIX)
         self._time_name = file_name(base, TIME_INDEX_SUFFIX)
@@ -49,6 +50,14 @@ class IndexCheck:
         last_offset = header.base_offset + header.last_offset_delta
         self._entries.pop((last_offset, position), None)
         self._time_entries.pop((self._max_timestamp_ms, last_offset), None)
+
+    def lost(self, start: int, end: int, first_offset: int, last_offset: int) -> None:
+        """From position `start` up to `end` there are damaged batches, of these offsets: what points at them was right once."""
+        self._complete = False
+        self._entries = {entry: number for entry, number in self._entries.items() if not start <= entry[1] < end}
+        self._time_entries = {
+            entry: number for entry, number in self._time_entries.items() if not first_offset <= entry[1] <= last_offset
+        }
 
     def end(self, end_offset: int, size: int, info: SegmentInfo | None) -> list[IndexFault]:
         """What is wrong. `info` is what the checkpoint remembers of a sealed segment's files.
@@ -87,7 +96,7 @@ class IndexCheck:
         if info is not None and (info.time_index_bytes, info.time_index_crc) != _identity(content):
             return 0, "not the file that was written, says the checkpoint"
         last_ms = times.entry(len(times) - 1)[0] if len(times) else NO_TIMESTAMP
-        if self._sealed and last_ms != self._max_timestamp_ms:
+        if self._sealed and self._complete and last_ms != self._max_timestamp_ms:
             return len(content), f"ends at {last_ms} ms, the segment at {self._max_timestamp_ms} ms"
         return None
 

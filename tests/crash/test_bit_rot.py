@@ -192,7 +192,7 @@ def test_every_bit_of_every_header_is_located_and_all_other_batches_are_read(par
 def assert_located(made: Rotten, position: int, header: BatchHeader, *, stamp: bool) -> None:
     """`verify` names file, byte and offset of the one batch, and finds all the others."""
     report = made.check().report
-    first = report.faults[0]
+    [first] = report.faults
     assert not report.ok
     assert (first.file, first.position, first.offset) == (FIRST, position, header.base_offset)
     assert report.lost_offsets == ([] if stamp else [(header.base_offset, header.last_offset)])
