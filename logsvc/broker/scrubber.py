@@ -23,6 +23,7 @@ from logsvc_common.errors import LogsvcError
 
 FIRST_ROUND_AFTER_MS = 60_000  # a broker that starts has other things to read
 BATCH_BYTES_MIN = 4 << 10
+RETRY_MS = 1_000  # after a stretch that could not be read
 PARTITIONS_PER_TURN_MAX = 200  # looked at on the event loop before it has its turn again
 
 logger = logging.getLogger(__name__)
@@ -110,6 +111,8 @@ class Scrubber:
 
     def _finish(self, log: PartitionLog, work: Scrub, began_ms: int) -> None:
         self._due_ms = due_after(began_ms, work.checked_bytes, work.batches, self._bytes_per_second)
+        if work.error is not None:
+            self._due_ms = self._monotonic_ms() + RETRY_MS
         self._counters.checked_bytes.inc(work.checked_bytes)
         self._point = work.next
         try:

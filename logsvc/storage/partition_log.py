@@ -18,7 +18,7 @@ from logsvc.storage.removal import DELETED_SUFFIX, Removals
 from logsvc.storage.reserve import DiskReserve
 from logsvc.storage.retention import SegmentAge, expired
 from logsvc.storage.scan import BadBatch
-from logsvc.storage.scrub import Scrub, ScrubFindings, ScrubPoint
+from logsvc.storage.scrub import PASSING_ERRNOS, Scrub, ScrubFindings, ScrubPoint
 from logsvc.storage.segment import (
     LOG_SUFFIX,
     OFFSET_INDEX_SUFFIX,
@@ -284,7 +284,8 @@ class PartitionLog(LogWriter):
             self._corrupt(work.damage[0].offset, work.damage[0])
             return ScrubFindings(len(work.damage))
         if work.error is not None:
-            self._fail("reading", work.error)
+            if work.error.errno not in PASSING_ERRNOS:
+                self._fail("reading", work.error)
         elif work.rebuilt is not None and segment.info is work.info:
             _LOG.warning("%s: an index was not the one that was written: both are built anew", segment.path())
             self._cache.rewrite(segment, work.rebuilt)

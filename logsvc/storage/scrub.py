@@ -9,6 +9,7 @@ Every batch is held against its CRC and its place. With the first stretch of a s
 against the lengths and CRCs they were written with; where they differ, they are built anew.
 """
 
+import errno
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ from logsvc.storage.segment import Segment, load_indexes, rebuild_indexes
 from logsvc.storage.time_index import TimeIndex
 
 STRETCH_BYTES = 512 << 10  # of a stretch; the batch that crosses it is checked whole
+# Not the disk's fault: the stretch is tried again later.
+PASSING_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 STRETCH_BATCHES = 128  # what checking them costs the interpreter is then less than half a millisecond
 
 

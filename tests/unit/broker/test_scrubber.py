@@ -1,5 +1,6 @@
 """The scrubber goes round all segments at its rate, marks what is damaged as a read would, and mends what is derived."""
 
+import errno
 from collections.abc import Callable
 from random import Random
 
@@ -171,6 +172,14 @@ def test_a_disk_that_cannot_be_read_takes_the_partition_offline_as_a_read_would(
     world.round()
     assert world.log(1).state is PartitionState.FAILED
     assert world.log(0).state is PartitionState.ONLINE
+
+
+def test_too_few_file_descriptors_are_not_the_disks_fault() -> None:
+    world = World()
+    world.disk.fail("open", path_part="t1-0", nth=2, error=errno.EMFILE)
+    world.round()
+    assert {log.state for log in world.logs.all_partitions()} == {PartitionState.ONLINE}
+    assert world.metrics.scrub.checked_bytes.value == sum(world.log(number).size_bytes for number in range(2))
 
 
 def test_what_is_trimmed_rewritten_or_deleted_under_the_scrubber_is_not_held_against_the_log() -> None:
