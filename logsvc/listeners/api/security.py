@@ -7,6 +7,8 @@ Every request is therefore checked:
 * `Host` is a name of this machine, the host that was bound, or one that was allowed by a setting: a rebound name is none.
   Scrapers and health checks may come by any address too: no name can be rebound to be one. `/readyz` tells no names, and
   asks for none.
+* `Sec-Fetch-Site`, when there is one, is not another page's, unless a person follows its link: readings cost, so a foreign
+  page may not even cause them.
 * No answer carries CORS headers, and all say same-origin: a foreign page cannot read them.
 
 and one that changes something also for
@@ -69,6 +71,12 @@ def check_host(headers: Headers, allowed: Collection[str], *, any_address: bool 
         f"this broker does not answer to the host {host[:100]!r}; ask for it as 127.0.0.1 or localhost, or start it with "
         f"--http-allowed-hosts (LOGSVC_HTTP_ALLOWED_HOSTS) naming the host if it is meant to be reached so",
     )
+
+
+def check_site(headers: Headers) -> None:
+    """Raise Refusal when the browser says that another site's page makes this request; to follow a link from there is fine."""
+    if headers.get("sec-fetch-site") in ("cross-site", "same-site") and headers.get("sec-fetch-dest") != "document":
+        raise Refusal(403, "SITE_NOT_ALLOWED", "a page of another site may not ask this broker; use the console itself")
 
 
 def _name_of(host: str) -> str:
@@ -146,7 +154,9 @@ class Guard:
 
         if scope["path"] != OPEN_PATH:
             try:
-                check_host(Headers(scope=scope), self._hosts, any_address=scope["path"] in SCRAPED_PATHS)
+                headers = Headers(scope=scope)
+                check_host(headers, self._hosts, any_address=scope["path"] in SCRAPED_PATHS)
+                check_site(headers)
             except Refusal as refusal:
                 await error_response(refusal)(scope, receive, send_guarded)
                 return

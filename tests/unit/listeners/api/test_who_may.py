@@ -106,6 +106,19 @@ def test_whether_it_is_ready_is_told_under_any_name(api: World) -> None:
     assert api.get("/readyz", host="balancer.example").status in (200, 503)
 
 
+@pytest.mark.parametrize("page", ["/", "/console/", "/api/v1/topics", "/api/v1/topics/t/records?key=k", "/metrics"])
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize("dest", ["empty", "image", "iframe", "script"])
+def test_another_sites_page_does_not_even_cause_a_reading(api: World, page: str, site: str, dest: str) -> None:
+    answer = api.get(page, sec_fetch_site=site, sec_fetch_dest=dest, sec_fetch_mode="no-cors")
+    assert (answer.status, answer.code) == (403, "SITE_NOT_ALLOWED")
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "same-origin", "none"])
+def test_a_link_to_the_console_can_be_followed_from_anywhere(api: World, site: str) -> None:
+    assert api.get("/console/", sec_fetch_site=site, sec_fetch_dest="document", sec_fetch_mode="navigate").status == 200
+
+
 def test_the_token_is_told_to_the_page_and_opens_the_door(api: World) -> None:
     assert api.get("/api/v1/session").json == {"writes": True, "token": TOKEN}
     api.topic("mine")
@@ -139,8 +152,8 @@ def test_a_page_from_elsewhere_changes_nothing(api: World, victim: str, origin: 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "x"])
 def test_a_request_that_the_browser_says_is_foreign_changes_nothing(api: World, victim: str, site: str) -> None:
-    # As a navigation or a form of another page would be: no Origin, but fetch metadata.
-    answer = delete(api, victim, origin="", sec_fetch_site=site)
+    # As a form of another page would be: no Origin, but fetch metadata.
+    answer = delete(api, victim, origin="", sec_fetch_site=site, sec_fetch_dest="document")
     assert (answer.status, answer.code) == (403, "ORIGIN_NOT_ALLOWED")
 
 

@@ -171,7 +171,8 @@ class World:
     # What browsers do
 
     def get(self, target: str, **headers: str) -> Answer:
-        return self.request("GET", target, headers)
+        """Headers are given as `sec_fetch_site=...`."""
+        return self.request("GET", target, {name.replace("_", "-"): value for name, value in headers.items()})
 
     def post(self, target: str, body: object = None, *, raw: bytes | None = None, **headers: str) -> Answer:
         """As the console does; headers given as `sec_fetch_site=...` are added, those given as empty are left out."""
