@@ -168,8 +168,8 @@ def _requests() -> list[Panel]:
         ),
         lines(
             "Held back by quotas",
-            "For how long clients over a quota were held back, per second and summed over their requests: several in flight wait "
-            "at the same time.",
+            "For how long clients over a quota were held back, per second and summed over their requests: several in flight "
+            "wait at the same time.",
             Query(f"sum by (api) ({rate('logsvc_throttle_seconds_total', BROKER)})", "{{api}}"),
             unit="s",
         ),
