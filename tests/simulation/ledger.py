@@ -82,7 +82,7 @@ class Ledger:
         """The topic as the broker has it now, and where its partitions begin."""
         log: Log = {}
         starts: dict[int, int] = {}
-        for partition in service.logs.topics[self.topic].partitions:
+        for partition in service.logs.topic(self.topic).partitions:
             starts[partition.partition] = partition.start_offset
             found = log[partition.partition] = []
             for record in _records(partition):

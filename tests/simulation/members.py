@@ -107,7 +107,8 @@ class SimulatedMember:
         )
         self.handout = Handout(self.engine, settle_on_take=True)
         self.engine.on_news = self._news
-        self._hungry: list[Work] = []  # who waits for news
+        self._hungry: dict[Work, int] = {}  # who waits for news, and the number of that wait
+        self._waits = 0
         self._stopping = False
         self._lanes: list[deque[Record]] = [deque() for _ in range(style.lanes)]
         transport.start(self.engine)
@@ -138,21 +139,22 @@ class SimulatedMember:
             self._working -= 1
             return
         if wait_ms == NEWS:
-            self._hungry.append(work)
-            self._time.call_later(RUN_WAIT_SECONDS, self._wake, work)
+            self._waits += 1
+            self._hungry[work] = self._waits
+            self._time.call_later(RUN_WAIT_SECONDS, self._wake, work, self._waits)
         else:
             self._later(wait_ms, work)
 
     def _later(self, ms: float, work: Work) -> None:
         self._time.call_later(ms / 1_000, self._go_on, work)
 
-    def _wake(self, work: Work) -> None:
-        if work in self._hungry:
-            self._hungry.remove(work)
+    def _wake(self, work: Work, wait: int) -> None:
+        if self._hungry.get(work) == wait:
+            del self._hungry[work]
             self._go_on(work)
 
     def _news(self) -> None:
-        hungry, self._hungry = self._hungry, []
+        hungry, self._hungry = self._hungry, {}
         for work in hungry:
             self._time.call_soon(self._go_on, work)
 

@@ -312,7 +312,10 @@ class World:
         self.host.die("power cut")
         while self.host.service is None:
             self.host.step()
-        self.wrong += self.ledger.anomalies(self.host.service, GROUPS, ATTEMPTS_MAX)
+        try:
+            self.wrong += self.ledger.anomalies(self.host.service, GROUPS, ATTEMPTS_MAX)
+        except LogsvcError as error:
+            self.wrong.append(Anomaly("lost-write", f"what is left cannot be read: {error}"))
         self.trace("world", f"over: {len(self.wrong)} anomalies")
 
 
