@@ -182,6 +182,7 @@ class Fetcher:
         self._fetches = 0
         self._expected_bytes = 0  # what the answers under way may bring at most
         self._throttled_until_ms = 0  # the broker wants no fetch before
+        self.gone: list[PartitionFetch] = []  # those whose topic was deleted
 
     # Assignment
 
@@ -334,6 +335,7 @@ class Fetcher:
             partition.retry_at_ms = now_ms + RETRY_BACKOFF_MS
         elif isinstance(error, UnknownTopic) and not self._missing_is_error:
             partition.retry_at_ms = now_ms + MISSING_RETRY_MS
+            self.gone.append(partition)
         else:
             at = f" at offset {partition.fetch_offset}" if partition.fetch_offset >= 0 else ""
             partition.error = type(error)(f"{_name(partition.tp)}{at}: {error}")

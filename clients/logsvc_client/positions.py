@@ -36,6 +36,7 @@ class Positions:
     def plan(self, now_ms: int) -> list[Callable[[], None]]:
         """The requests to send now."""
         engine = self._engine
+        self._begin_anew()
         sends = []
         if committed := self._ask(now_ms, COMMITTED):
             assert engine.group is not None
@@ -45,6 +46,22 @@ class Positions:
             asked = [ListOffsetsPartition(*partition.tp, partition.start or 0) for partition, _version in times]
             sends.append(engine.sending(ListOffsets(asked), partial(self._offsets_found, times)))
         return sends
+
+    def _begin_anew(self) -> None:
+        """A topic that is gone may be back before the group has taken it away: nothing that is known of the old one holds then,
+        neither how far it was read nor what has failed."""
+        engine = self._engine
+        gone, engine.fetcher.gone = engine.fetcher.gone, []
+        for old in gone:
+            if engine.fetcher.partitions.get(old.tp) is not old or old.tp not in engine.progress:
+                continue
+            retry_at_ms = old.retry_at_ms
+            engine.fetcher.remove(old.tp)
+            engine.kept.drop_partition(old.tp)
+            engine.begin(old.tp)
+            new = engine.fetcher.partitions[old.tp]
+            new.retry_at_ms, new.paused = retry_at_ms, old.paused
+            engine.on_changed()
 
     def _ask(self, now_ms: int, *starts: int) -> Asked:
         found = self._engine.fetcher.unlocated(*starts)
