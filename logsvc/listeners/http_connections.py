@@ -2,7 +2,8 @@
 
 uvicorn waits for a first request, and for the rest of one, as long as it takes, and answers everybody with 503 once it has as
 many connections as it may. So here each connection has a time for its next request to be there whole, and for its answer
-to be taken; and a new one always finds room while another only waits: the one that has waited longest is cut.
+to be taken; and a new one always finds room: the one that has waited longest for a request is cut, or where none waits, the one
+whose answer has taken longest.
 
 What is no HTTP is answered as everything else that is wrong, in JSON, and never with an exception in the log.
 """
@@ -31,7 +32,7 @@ class BoundedConnection(H11Protocol):
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self._waits: bool | None = None
-        self._since = 0  # a number: of two that wait, the one with the lower has waited longer
+        self._since = 0  # a number: of two that wait, or are answered, the one with the lower has been so for longer
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -76,5 +77,5 @@ class BoundedConnection(H11Protocol):
     def _make_room(self) -> None:
         there = [one for one in self.connections if isinstance(one, BoundedConnection) and not one.transport.is_closing()]
         if len(there) > CONNECTIONS_MAX:
-            # This one waits too, so there is always one to cut.
-            min((one for one in there if one._waits), key=lambda one: one._since).transport.abort()
+            others = (one for one in there if one is not self)
+            min(others, key=lambda one: (not one._waits, one._since)).transport.abort()

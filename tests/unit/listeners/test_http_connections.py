@@ -103,6 +103,21 @@ def test_more_idle_connections_than_there_may_be_keep_nobody_out() -> None:
         asyncio.run(scenario(monkey))
 
 
+def test_more_unread_answers_than_there_may_be_connections_keep_nobody_out() -> None:
+    async def scenario() -> None:
+        async with listening() as listener:
+            unread = [await connect(listener, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3_000) for _ in range(8)]
+            await asyncio.sleep(1.0)  # all are being answered, for as long as an answer may take
+            for _ in range(4):
+                good = await connect(listener)
+                assert (await answer(good)).startswith(b"HTTP/1.1 200")
+                good[1].close()
+            for connection in unread:
+                connection[1].close()
+
+    asyncio.run(scenario())
+
+
 def test_a_connection_that_is_used_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_connections, "REQUEST_SECONDS_MAX", 2.0)
 
