@@ -30,7 +30,7 @@ from logsvc_common.batch import HEADER_BYTES, BatchHeader, Buffer, check_crc, de
 from logsvc_common.errors import CorruptBatch
 from logsvc_common.messages import FetchReply, FetchResult
 from tests.crash.rotten import SEGMENT_BYTES, SETTINGS, Shelf, layout, partition
-from tests.storage_support import FOLDER, append, open_log, read_all
+from tests.storage_support import FOLDER, append, new_disk, open_log, read_all
 
 FIRST = file_name(0)
 PARTS = 8
@@ -305,3 +305,37 @@ def test_a_bit_in_each_byte_of_a_batch_is_mended_with_every_byte_kept_and_the_pa
         log.abandon()
         bits += 1
     told("mended", bits, started)
+
+
+def test_in_a_segment_no_checkpoint_vouches_for_only_the_very_last_batch_can_be_taken_for_a_torn_one() -> None:
+    """After a crash the durable offset is that of the last checkpoint. What is bad at the very end may never have been
+    acknowledged, so it is cut off, but told and kept; anything before it is corruption."""
+    disk = new_disk()
+    log = open_log(disk, **{**SETTINGS, "segment_bytes": 1 << 20})
+    while log.size_bytes < SEGMENT_BYTES:
+        append(log, [b"x" * 1_300] * 3)
+    log.sync()
+    good, end_offset, started, bits = disk.content(f"{FOLDER}/{FIRST}"), log.end_offset, time.perf_counter(), 0
+    disk.kill()
+    places = layout(good)
+    for position, header in places:
+        last = position == places[-1][0]
+        for byte in (*range(position, position + HEADER_BYTES), position + header.size - 1):
+            rot = bytearray(good)
+            rot[byte] ^= 1 << byte % 8
+            for name in disk.listdir(FOLDER):
+                disk.remove(f"{FOLDER}/{name}")
+            disk.set_content(f"{FOLDER}/{FIRST}", bytes(rot))
+            log = open_log(disk, **{**SETTINGS, "segment_bytes": 1 << 20})
+            if last:
+                assert (log.state, log.end_offset) == (PartitionState.ONLINE, header.base_offset)
+                torn = f"{FOLDER}/{file_name(header.base_offset, '.torn')}"
+                assert disk.content(torn) == rot[position:]
+            else:
+                assert log.state is PartitionState.READ_ONLY
+                assert f"{FIRST} at byte {position}" in log.state_reason
+                assert log.end_offset == end_offset
+                assert disk.content(f"{FOLDER}/{FIRST}") == rot
+            log.abandon()
+            bits += 1
+    told("an active segment after a crash", bits, started)
