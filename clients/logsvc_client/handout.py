@@ -219,6 +219,8 @@ class Handout:
     def _admitted(self, progress: PartitionProgress, handed: list[Record]) -> list[Record]:
         keyed = self._engine.retry.ordering == "key"
         admitted = progress.sort_out(handed, keyed=keyed)
+        if progress.overdue:
+            self._engine.update_held(progress.tp)
         if progress.urgent:
             self._engine.tell_soon()
         return admitted

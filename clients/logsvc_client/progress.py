@@ -28,6 +28,7 @@ from logsvc_common.messages import CommitPartition, CommitResult, Failure, Fetch
 # A record in one of these is not done: later ones of its key wait behind it. The outcome of any other state is certain.
 UNFINISHED_STATES = frozenset({"waiting", "parked", "delivered", "paused"})
 RESOLVED_STATES = frozenset({"dead_lettered", "discarded", "done"})
+NEVER = 1 << 62  # an offset no record has
 UNTOLD_FAILURES_MAX = 1_000  # of one partition; with so many, no new records are handed out until the broker has heard
 
 
@@ -49,6 +50,7 @@ class PartitionProgress:
         "_kept",
         "_lanes",
         "_parked",
+        "_parked_first",
         "_redelivered",
         "_told",
         "_told_before",
@@ -77,6 +79,7 @@ class PartitionProgress:
         self._told_before = -1  # the same, without the commit under way
         self._failed: dict[int, Failure] = {}
         self._parked: dict[int, Parked] = {}
+        self._parked_first = NEVER  # the lowest of them, or lower
         self._done: list[int] = []
         self._committing = False
         self._lanes = Lanes()
@@ -243,6 +246,7 @@ class PartitionProgress:
         assert record.key is not None
         key_hash = murmur2(record.key)
         self._parked[record.offset] = Parked(record.offset, key_hash)
+        self._parked_first = min(self._parked_first, record.offset)
         self._lanes.add(record.offset, key_hash, record.key)
         self._kept.keep(self.tp, record)
         self._pass(record.offset)
@@ -299,12 +303,18 @@ class PartitionProgress:
     @property
     def urgent(self) -> bool:
         """True when a failure waits to be told: its backoff begins when the broker knows."""
-        return bool(self._failed or self._done or self._parked)
+        return bool(self._failed or self._done or self._parked_first < self._untold_from)
+
+    @property
+    def _untold_from(self) -> int:
+        """Parked records from here on are not told yet: one before them, perhaps of their key, is in the user's hands. The
+        broker would hand out what is parked first, and that one when it has failed too."""
+        return self._handed[0] if self._handed else NEVER
 
     @property
     def overdue(self) -> bool:
-        """True when so many failures wait to be told that there should be no more."""
-        return len(self._failed) >= UNTOLD_FAILURES_MAX
+        """True when so many failed and parked records wait to be told that there should be no more."""
+        return len(self._failed) + len(self._parked) >= UNTOLD_FAILURES_MAX
 
     @property
     def pending(self) -> bool:
@@ -327,9 +337,12 @@ class PartitionProgress:
         if not self.pending:
             return None
         room = CommitRoom() if room is None else room
-        failed, parked, done = room.fill(self._failed.values()), room.fill(self._parked.values()), room.fill(self._done)
+        tellable = [entry for entry in self._parked.values() if entry.offset < self._untold_from]
+        failed, parked, done = room.fill(self._failed.values()), room.fill(tellable), room.fill(self._done)
         self._failed = dict(islice(self._failed.items(), len(failed), None))
-        self._parked = dict(islice(self._parked.items(), len(parked), None))
+        for entry in parked:
+            del self._parked[entry.offset]
+        self._parked_first = min(self._parked, default=NEVER)
         self._done = self._done[len(done) :]
         # Not past what finds no room. What lies below the progress told before is known to the broker.
         handled = min([self.handled, *(offset for offset in (*self._failed, *self._parked) if offset >= self._told)])
@@ -364,6 +377,7 @@ class PartitionProgress:
             self._failed.setdefault(failure.offset, failure)
         for parked in sent.parked:
             self._parked.setdefault(parked.offset, parked)
+            self._parked_first = min(self._parked_first, parked.offset)
         self._done = [*sent.done, *self._done]
         self._told = self._told_before
         if self._counted >= 0 and sent.handled >= 0:
