@@ -28,7 +28,7 @@ from tests.simulation.service import SimulatedTime
 
 NEWS = -1.0
 ITERATION_WAIT_MS = 1_000
-AFTER_ERROR_MS = 500  # a user who is told of an error looks at it, and goes on
+AFTER_ERROR_MS = 500.0  # a user who is told of an error looks at it, and goes on
 Work = Generator[float, None, None]
 
 
@@ -109,6 +109,7 @@ class SimulatedMember:
         self.engine.on_news = self._news
         self._hungry: dict[Work, int] = {}  # who waits for news, and the number of that wait
         self._waits = 0
+        self._sore = False
         self._stopping = False
         self._lanes: list[deque[Record]] = [deque() for _ in range(style.lanes)]
         transport.start(self.engine)
@@ -167,7 +168,13 @@ class SimulatedMember:
             raise
         except LogsvcError as error:
             self.errors.append(error)
+            self._sore = True
             return []
+
+    def _rest(self) -> float:
+        """How long the user waits when there was nothing to take."""
+        sore, self._sore = self._sore, False
+        return AFTER_ERROR_MS if sore else NEWS
 
     def _handle(self, record: Record, *, one_by_one: bool) -> Work:
         """One record through the handler, and its verdict."""
@@ -196,7 +203,7 @@ class SimulatedMember:
                     continue
                 yield from self._handle(record, one_by_one=True)
             if not records:
-                yield NEWS
+                yield self._rest()
 
     def _run_lanes(self) -> Work:
         turn, ordering = 0, self.handout.ordering
@@ -209,7 +216,7 @@ class SimulatedMember:
             if records:
                 self._news()
             else:
-                yield NEWS
+                yield self._rest()
 
     def _lane(self, lane: deque[Record]) -> Work:
         while not self._stopping:
@@ -227,7 +234,7 @@ class SimulatedMember:
         while not self._stopping:
             records = self._take(self.style.records_max)
             if not records:
-                yield NEWS
+                yield self._rest()
                 continue
             handout.cursor, turn, calm = 0, handout.turn, handout.calm or self
             for given, record in enumerate(records, 1):
@@ -250,7 +257,7 @@ class SimulatedMember:
             if self.group is not None and self.style.commit_every and records and polls % self.style.commit_every == 0:
                 yield from self._commit()
             if not records:
-                yield NEWS
+                yield self._rest()
 
     def _commit(self) -> Work:
         self.handout.settle()

@@ -47,8 +47,8 @@ def test_thousands_of_seeds(block: int) -> None:
 
 
 # Once an anomaly: a commit refused by a failed disk lost its failures (2, 48), a poll that came late took its records along
-# (323), a redriven record older than those that waited was dropped (199).
-@pytest.mark.parametrize("seed", [2, 48, 199, 323])
+# (323), a redriven record older than those that waited was dropped (199), with lanes one overtook another of its key (1332).
+@pytest.mark.parametrize("seed", [2, 48, 199, 323, 1332])
 def test_seeds_that_have_shown_a_fault(seed: int) -> None:
     run_block(seed, 1)
 

@@ -270,6 +270,8 @@ class World:
         service = self.host.service
         if service is None:
             return "the broker is down"
+        if ill := self.host.ill():
+            return ill  # its end is not known
         left = []
         for log in service.logs.topics[TOPIC].partitions:
             for group, partitions in described.items():
