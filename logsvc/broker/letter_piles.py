@@ -34,6 +34,7 @@ class LetterPiles:
     def __init__(self, logs: LogDirectory) -> None:
         self._logs = logs
         self._owners: dict[str, tuple[str, str]] = {}  # topic id -> (source topic, group)
+        self._nobodys: dict[str, tuple[PartitionLog, int]] = {}  # topic id -> the oldest record, which was no letter of it
         self._oldest: dict[PartitionLog, tuple[int, int | None]] = {}  # (start offset, its timestamp)
 
     def all(self) -> list[LetterPile]:
@@ -58,8 +59,9 @@ class LetterPiles:
                 yield LetterPile(topic.name, *owner, letters, min(times, default=None))
 
     def _forget_others(self, topics: list[Topic]) -> None:
-        for gone in self._owners.keys() - {topic.topic_id for topic in topics}:
-            del self._owners[gone]
+        for known in (self._owners, self._nobodys):
+            for gone in known.keys() - {topic.topic_id for topic in topics}:
+                del known[gone]
         if self._oldest:
             for log in self._oldest.keys() - {log for topic in topics for log in topic.partitions}:
                 del self._oldest[log]
@@ -72,11 +74,18 @@ class LetterPiles:
 
     def _owner(self, topic: Topic, filled: list[PartitionLog]) -> tuple[str, str] | None:
         known = self._owners.get(topic.topic_id)
-        if known is None and filled and (found := _named_by(filled[0])) is not None:
-            if dead_letter_topic(*found) != topic.name:
-                return None
-            known = self._owners[topic.topic_id] = found
-        return known
+        if known is not None or not filled:
+            return known
+        oldest = filled[0], filled[0].start_offset
+        if self._nobodys.get(topic.topic_id) == oldest:
+            return None
+        found = _named_by(filled[0])
+        if found is None or dead_letter_topic(*found) != topic.name:
+            self._nobodys[topic.topic_id] = oldest
+            return None
+        self._nobodys.pop(topic.topic_id, None)
+        self._owners[topic.topic_id] = found
+        return found
 
 
 def _named_by(log: PartitionLog) -> tuple[str, str] | None:
