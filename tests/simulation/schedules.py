@@ -4,7 +4,8 @@ A *schedule* is a workload, the operation before which the power went, and what 
 the pending writes and renames made it, and where the one under way was torn. Before each operation all such remainders are
 enumerated (tears at the first byte, in the middle, before the last, and by sectors); where there are more than
 `COMBINATIONS_MAX`, that many are drawn. Remainders that leave the same bytes are one schedule. Each is recovered and
-compared with what had been acknowledged. One in `AGAIN_EVERY` is cut off a second time while it recovers, which makes it a schedule more.
+compared with what had been acknowledged. One in `AGAIN_EVERY` is cut off a second time while it recovers, which makes it a
+schedule more.
 
 A workload runs once: the disk is forked, not the run.
 """
