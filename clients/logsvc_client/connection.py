@@ -10,6 +10,11 @@ from a send that seemed to work.
        +----- broken: timeout, disconnect, nonsense received --+
 
 Waits between tries grow exponentially with jitter, and begin again at the bottom once a broker has greeted back.
+
+How long silence may last before heartbeats call it death grows as well. libzmq hears whole messages only, so on a slow link a
+large answer is silence until its last byte. When a connection ends soon after it was made, with a request unanswered for as
+long as heartbeats take, and the same broker greets back, then it was the link: the next silence may be twice as long, or that
+answer would be asked for and cut off for ever. A connection that has lasted CALM_MS starts over.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,6 +30,10 @@ REQUESTS_IN_FLIGHT_MAX = 1_024
 HELLO_TIMEOUT_MS = 3_000
 RECONNECT_MIN_MS = 20
 RECONNECT_MAX_MS = 1_000
+HEARTBEAT_TIMEOUT_MS = 2_000
+HEARTBEAT_TIMEOUT_MAX_MS = 32_000
+SOON = 3  # times the heartbeat timeout
+CALM_MS = 60_000
 
 Reply = Callable[[Message | LogsvcError, Sequence[Buffer]], None]
 """Called exactly once for each request: with the body of its answer or the error it ended in, and the payload frames."""
@@ -37,6 +46,7 @@ class Phase(Enum):
 
 
 class InFlight(NamedTuple):
+    sent_ms: int
     deadline_ms: int
     expected: type[Message]
     reply: Reply
@@ -51,11 +61,14 @@ class Connection:
         self.broker: HelloReply | None = None
         self.failure = "no connection was tried yet"
         self.generation = 0
+        self.heartbeat_timeout_ms = HEARTBEAT_TIMEOUT_MS  # for the next socket
         self._hello = hello
         self._request_timeout_ms = request_timeout_ms
         self._in_flight: dict[int, InFlight] = {}
         self._correlation_id = 0
         self._failures = 0
+        self._opened_ms = 0
+        self._cut_off = False  # the last connection ended soon, with an answer overdue by heartbeats' measure
         self._earliest_ms = 1 << 62  # no deadline in the table is earlier
 
     @property
@@ -72,10 +85,14 @@ class Connection:
         assert self.phase is Phase.WAITING
         self.phase = Phase.GREETING
         self.generation += 1
+        self._opened_ms = now_ms
         return self._admit(self._hello, (), self._greeted, now_ms, HELLO_TIMEOUT_MS)
 
     def _greeted(self, answer: Message | LogsvcError, _payload: Sequence[Buffer]) -> None:
         if isinstance(answer, HelloReply):
+            if self._cut_off and self.broker is not None and self.broker.broker_id == answer.broker_id:
+                self.heartbeat_timeout_ms = min(HEARTBEAT_TIMEOUT_MAX_MS, 2 * self.heartbeat_timeout_ms)
+            self._cut_off = False
             self.broker = answer
             self.phase = Phase.READY
             self._failures = 0
@@ -101,7 +118,7 @@ class Connection:
     def _admit(self, body: Request, payload: Sequence[Buffer], reply: Reply, now_ms: int, timeout_ms: int) -> list[Buffer]:
         self._correlation_id += 1
         deadline_ms = now_ms + timeout_ms
-        self._in_flight[self._correlation_id] = InFlight(deadline_ms, APIS[body.API].response, reply)
+        self._in_flight[self._correlation_id] = InFlight(now_ms, deadline_ms, APIS[body.API].response, reply)
         self._earliest_ms = min(self._earliest_ms, deadline_ms)
         return encode_request(self._correlation_id, body, payload)
 
@@ -132,6 +149,7 @@ class Connection:
 
         `unit` is a random number in [0, 1) that spreads the wait before the next try.
         """
+        self._judge_end(now_ms)
         self.failure = why
         self.phase = Phase.WAITING
         wait_ms = min(RECONNECT_MAX_MS, RECONNECT_MIN_MS * 2 ** min(self._failures, 16))
@@ -141,6 +159,15 @@ class Connection:
         lost, self._in_flight = self._in_flight, {}
         for entry in lost.values():
             entry.reply(Disconnected(why), ())
+
+    def _judge_end(self, now_ms: int) -> None:
+        if self.phase is not Phase.READY:
+            return
+        lasted_ms, silent_ms = now_ms - self._opened_ms, self.heartbeat_timeout_ms
+        if lasted_ms >= CALM_MS:
+            self.heartbeat_timeout_ms = HEARTBEAT_TIMEOUT_MS
+        waited_ms = max((now_ms - entry.sent_ms for entry in self._in_flight.values()), default=0)
+        self._cut_off = waited_ms >= silent_ms and lasted_ms < min(CALM_MS, SOON * silent_ms)
 
     def next_deadline_ms(self) -> int:
         """When `opened` or `overdue` should be looked at again, at the latest."""

@@ -6,7 +6,7 @@ something arrived or a time they named has come, decide with pure machines, and 
 
     user thread --post--> deque, pipe --> [ I/O thread: step services -> poll -> receive ] <--> DEALER
 
-A dead peer is noticed by ZMTP heartbeats within `HEARTBEAT_TIMEOUT_MS`, a broken one by the socket monitor at once, and
+A dead peer is noticed by ZMTP heartbeats (how soon, `connection` says), a broken one by the socket monitor at once, and
 a stuck one by the deadline of a request; each ends in `Connection.broken` and a fresh socket.
 """
 
@@ -41,7 +41,6 @@ DEFAULT_SERVER = "tcp://127.0.0.1:9292"
 DEFAULT_REQUEST_TIMEOUT_MS = 30_000
 DEFAULT_CALL_TIMEOUT_MS = 30_000
 HEARTBEAT_INTERVAL_MS = 1_000
-HEARTBEAT_TIMEOUT_MS = 2_000
 ZMQ_RECONNECT_MS = 20
 ZMQ_RECONNECT_MAX_MS = 500
 FRAME_BYTES_MAX = 80 << 20
@@ -265,7 +264,7 @@ class Transport:
             socket.sndhwm = socket.rcvhwm = 2 * REQUESTS_IN_FLIGHT_MAX
             socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
             socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_INTERVAL_MS)
-            socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
+            socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, self.connection.heartbeat_timeout_ms)
             socket.setsockopt(zmq.RECONNECT_IVL, ZMQ_RECONNECT_MS)
             socket.setsockopt(zmq.RECONNECT_IVL_MAX, ZMQ_RECONNECT_MAX_MS)
             self._monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)

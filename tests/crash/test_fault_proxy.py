@@ -157,6 +157,22 @@ def test_a_slow_link_is_slow_and_nothing_else(broker: BrokerProcess, proxy: Faul
     assert_each_once_and_in_order(broker, acked)
 
 
+def test_an_answer_that_takes_longer_than_heartbeats_wait_gets_through(broker: BrokerProcess, proxy: FaultProxy) -> None:
+    # Given a batch of 350 kB, and a link that carries it in more than three seconds
+    with Producer(broker.server) as producer:
+        deliveries = [producer.send(TOPIC, b"x" * 1_000, partition=0) for _ in range(350)]
+        producer.flush(WAIT_S)
+    assert deliveries[-1].result(WAIT_S).offset == 349
+    proxy.bytes_per_s = 100_000
+    with Consumer(TOPIC, server=proxy.server) as consumer:
+        deadline, got = time.monotonic() + WAIT_S, 0
+        while got < 350:
+            assert time.monotonic() < deadline, f"{got} records over {proxy.connections} connections"
+            got += len(consumer.poll(500))
+        proxy.heal()
+    assert proxy.connections > 1
+
+
 def described(server: str) -> DescribeGroupReply:
     with Admin(server) as admin:
         return admin.describe_group("billing")

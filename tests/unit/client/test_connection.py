@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import pytest
 
 from logsvc_client.connection import (
+    CALM_MS,
+    HEARTBEAT_TIMEOUT_MAX_MS,
+    HEARTBEAT_TIMEOUT_MS,
     HELLO_TIMEOUT_MS,
     RECONNECT_MAX_MS,
     RECONNECT_MIN_MS,
@@ -148,3 +151,35 @@ def test_refused_greeting_is_waited_out_and_named() -> None:
     made.received(encode_error(correlation_id(made.opened(0)), BrokerOverloaded("too many peers")))
     assert made.phase is Phase.GREETING
     assert "too many peers" in made.failure
+
+
+def cut_off(made: Connection, now_ms: int, lasted_ms: int, broker: str = "broker") -> int:
+    """A connection that ends `lasted_ms` after it was made, with a request unanswered, and the next greeting. When that was."""
+    made.request(Metadata(), (), Answers(), now_ms, 1_000_000)
+    made.broken("silence", now_ms + lasted_ms, 0.0)
+    again_ms = now_ms + lasted_ms + RECONNECT_MAX_MS
+    made.received(encode_response(correlation_id(made.opened(again_ms)), HelloReply(broker, "test", 1 << 20, [])))
+    return again_ms
+
+
+def test_a_link_too_slow_for_its_answers_is_given_more_time_at_each_try() -> None:
+    made, now_ms, timeouts = greeted(), 0, []
+    for _ in range(6):
+        now_ms = cut_off(made, now_ms, made.heartbeat_timeout_ms + 1_000)
+        timeouts.append(made.heartbeat_timeout_ms)
+    assert timeouts == [4_000, 8_000, 16_000, 32_000, 32_000, 32_000]
+    assert timeouts[-1] == HEARTBEAT_TIMEOUT_MAX_MS
+    # When a connection has lasted, then silence is what it was.
+    cut_off(made, now_ms, CALM_MS)
+    assert made.heartbeat_timeout_ms == HEARTBEAT_TIMEOUT_MS
+
+
+@pytest.mark.parametrize(
+    ("lasted_ms", "broker"),
+    [(1_000, "broker"), (10_000, "broker"), (3_000, "another")],
+    ids=["cut at once", "lost later", "the broker restarted"],
+)
+def test_other_ends_teach_no_patience(lasted_ms: int, broker: str) -> None:
+    made = greeted()
+    cut_off(made, 0, lasted_ms, broker)
+    assert made.heartbeat_timeout_ms == HEARTBEAT_TIMEOUT_MS
