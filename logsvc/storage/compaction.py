@@ -199,6 +199,10 @@ def _replace(disk: Disk, folder: str, base: int, sources: Sequence[int]) -> None
             path = f"{folder}/{file_name(source, suffix)}"
             if disk.exists(path):
                 disk.unlink(path)
+    if len(sources) > 1:
+        # The sources go before the new segment has its name: found beside it after a power cut they would look like corruption,
+        # and nothing but this makes a folder keep the order of its changes.
+        disk.sync_dir(folder)
     disk.rename(f"{folder}/{file_name(base, SWAP_SUFFIX)}", f"{folder}/{file_name(base)}")
     disk.sync_dir(folder)
 

@@ -5,8 +5,8 @@ import pytest
 from tests.fuzz.__main__ import SEED, run
 from tests.fuzz.targets import TARGETS
 
-# Half a minute of one core in all.
-COUNTS = {"frames": 300_000, "batches": 300_000, "compressed batches": 40_000, "scan": 150_000, "recovery": 40_000}
+# Twenty seconds of one core in all.
+COUNTS = {"frames": 200_000, "batches": 200_000, "compressed batches": 30_000, "scan": 100_000, "recovery": 30_000}
 
 
 @pytest.mark.parametrize("name", TARGETS)

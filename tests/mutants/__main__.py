@@ -1,8 +1,8 @@
 """`make mutants`, or `python -m tests.mutants [--only NAME] [--check] [--write]`: break the source, and see the tests notice.
 
 Each mutant is applied to a copy of the source in a temporary folder, never to the working tree, and the tests it names are
-run there. A mutant that survives, a stale one and a test that fails without any mutant are failures. `--check` only says whether
-all can be applied; `--write` makes the table of docs/mutants.md from a run of all.
+run there. A mutant that survives, a stale one and a test that fails without any mutant are failures. `--check` only says
+whether all can be applied; `--write` makes the table of docs/mutants.md from a run of all.
 """
 
 import argparse

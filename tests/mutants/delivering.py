@@ -34,7 +34,7 @@ MUTANTS = (
         "        self._appender.append(target, batch, parse_header(batch), now_ms, done)\n",
         "        self._appender.append(target, batch, parse_header(batch), now_ms, lambda result, error: None)\n"
         "        written(target.end_offset - 1, None)\n",
-        f"{ONE_LETTER}[power_cut]",
+        "tests/simulation/test_service_dead_letters.py::test_a_letter_whose_fsync_fails_is_not_taken_for_written[power_cut]",
     ),
     Mutant(
         "an intent carried out before it is durable",

@@ -34,13 +34,14 @@ class Mode:
 class Fault:
     """One mode at one operation, as the hook of a shop's disk. `folder` is where it struck, None when it has not."""
 
-    def __init__(self, mode: Mode, number: int) -> None:
+    def __init__(self, mode: Mode, number: int, shop: Shop | None = None) -> None:
         self.mode = mode
         self.number = number
         self.folder: str | None = None
         self.kind = ""
         self.struck = 0
-        self.shop = Shop(self)
+        self.shop = shop or Shop(self)
+        self.shop.hook = self
 
     def __call__(self, operation: Operation) -> None:
         if operation.number < self.number:

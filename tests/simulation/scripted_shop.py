@@ -120,6 +120,8 @@ class Shop:
         self.time = SimulatedTime()
         self.service: SimulatedService | None = None
         self.lives = 0
+        self.starts: list[int] = []  # the disk operations there had been when each life began,
+        self.started: list[int] = []  # and when its broker served
         self.crashed = False
         self.refusals: list[LogsvcError] = []
         self.handled: list[int] = []
@@ -146,6 +148,7 @@ class Shop:
     def start(self) -> None:
         """Begin a life. A start that is refused leaves no broker; a crash in it is taken note of."""
         self.lives += 1
+        self.starts.append(self.disk.operations)
         try:
             self.service = SimulatedService(self.lives, self.disk, self.time)
         except LogsvcError as error:
@@ -153,6 +156,7 @@ class Shop:
             self.disk.locks.clear()
         except SimulatedCrash:
             self.crashed = True
+        self.started.append(self.disk.operations)
 
     def die(self, *, power_cut: bool) -> None:
         """End this life; the disk is what the next one finds."""

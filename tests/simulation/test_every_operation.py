@@ -5,8 +5,11 @@ SQLite's loop over "the nth operation", for the whole service: `scripted_shop` i
 healthy disk everything acknowledged is there, no batch twice, and one dead letter for the record that failed.
 """
 
+import logging
 from collections import Counter
+from collections.abc import Iterator
 from functools import cache
+from typing import NamedTuple
 
 import pytest
 
@@ -16,21 +19,42 @@ from tests.simulation.operation_faults import MODES, Fault
 from tests.simulation.scripted_shop import Shop
 from tests.simulation.shop_check import check
 
+pytestmark = pytest.mark.timeout(600)  # seconds, on a machine that does other work as well
+
 SLICES = 4  # of each mode, so that several cores share them
 OPERATIONS_MIN = 500  # the day would be too short to mean anything
 PATIENCE_ROUNDS = 12  # after a fault, for clients to catch up where nothing keeps them from it
 
 
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Every fault is logged: tens of thousands of lines that nobody reads."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+class Day(NamedTuple):
+    """A day on which nothing fails: its operations, and how many of them were of starts, recovery among them."""
+
+    operations: tuple[Operation, ...]
+    starting: int
+
+
 @cache
-def operations() -> tuple[Operation, ...]:
-    """Every operation of a day on which nothing fails; the day is in order."""
+def quiet_day() -> Day:
     seen: list[Operation] = []
     shop = Shop(seen.append)
     shop.day()
     assert not shop.refusals
+    starting = sum(end - begin for begin, end in zip(shop.starts, shop.started, strict=True))
     shop.recover(power_cut=False)
     check(shop)
-    return tuple(seen)
+    return Day(tuple(seen), starting)
+
+
+def operations() -> tuple[Operation, ...]:
+    return quiet_day().operations
 
 
 def in_doubt(fault: Fault) -> set[str]:
@@ -89,7 +113,7 @@ def every(mode: str, part: int) -> tuple[int, Counter[str]]:
         try:
             fault = run(mode, operation.number)
         except Exception as error:
-            error.add_note(f"{mode} at operation {operation}; alone: LSVC_OPERATION={operation.number}")
+            error.add_note(f"{mode} at {operation}: run({mode!r}, {operation.number})")
             raise
         assert fault.struck, f"{operation} was not met again: the day is not the same each time"
         refusals.update(type(refusal).__name__ for refusal in fault.shop.refusals)
@@ -102,7 +126,42 @@ def every(mode: str, part: int) -> tuple[int, Counter[str]]:
 def test_whatever_operation_fails_nothing_acknowledged_is_lost_and_the_rest_serves(mode: str, part: int) -> None:
     ran, refusals = every(mode, part)
     of = sum(operation.kind in MODES[mode].applies for operation in operations()[part::SLICES])
-    a_day = f"a day has {len(operations())}"
+    a_day = f"a day has {len(operations())}, {quiet_day().starting} of them in starts and recovery"
     print(f"{mode}: {ran} of {of} operations in slice {part} of {SLICES} ({a_day}); refused: {dict(refusals)}")
     assert ran == of
     assert len(operations()) > OPERATIONS_MIN
+
+
+CRASH_EVERY = 211  # operations between the crashes after which recovery is made to fail
+RECOVERY_MODES = ("eio-once", "enospc-once", "kill", "power-cut")
+
+
+def run_twice(first: int, mode: str, second: int) -> bool:
+    """The machine stops before operation `first`; then the broker's start fails at its operation `second`. False when the start
+    has fewer than that."""
+    shop = Fault(MODES["power-cut"], first).shop
+    shop.day()
+    assert shop.crashed
+    shop.die(power_cut=first % 2 == 0)
+    again = Fault(MODES[mode], shop.disk.operations + second, shop)
+    shop.disk.hook = again
+    shop.start()
+    if again.folder is None:
+        return False
+    for _ in range(2):
+        shop.round()
+    shop.recover(power_cut=mode == "power-cut")
+    check(shop)
+    return True
+
+
+@pytest.mark.parametrize("mode", RECOVERY_MODES)
+def test_recovery_from_a_crash_may_fail_or_crash_at_any_of_its_own_operations(mode: str) -> None:
+    crashes, faults = 0, 0
+    for first in range(CRASH_EVERY, len(operations()), CRASH_EVERY):
+        second = 1
+        while run_twice(first, mode, second):
+            second += 1
+        crashes, faults = crashes + 1, faults + second - 1
+    print(f"{mode} at every operation of the start after each of {crashes} crashes: {faults} runs")
+    assert faults > 20 * crashes

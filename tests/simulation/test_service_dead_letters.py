@@ -111,6 +111,21 @@ def test_a_letter_that_cannot_be_written_is_tried_again_until_it_can() -> None:
     assert len(letters(service)) == 1
 
 
+@pytest.mark.parametrize("death", ["kill", "power_cut"])
+def test_a_letter_whose_fsync_fails_is_not_taken_for_written(death: str) -> None:
+    service = with_records(seed=7)
+    service.disk.fail("datasync", path_part="dlq.")
+    service.ask(COMMIT)
+    asked: list[bool] = []
+    service.time.call_later(30, asked.append, True)
+    service.time.run(lambda: bool(asked))
+    assert not settled(service), "the move is over, and the letter is not durable"
+
+    reborn = service.kill() if death == "kill" else service.power_cut()
+    fail_and_settle(reborn)
+    assert len(letters(reborn.power_cut())) == 1
+
+
 def test_what_was_acked_is_read_back_after_a_power_cut() -> None:
     service = with_records(seed=9).power_cut()
     reply, payload = service.ask(Fetch([FetchPartition("orders", 0, 0)]))

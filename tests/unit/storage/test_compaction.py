@@ -343,6 +343,43 @@ def test_a_crash_at_any_operation_leaves_the_log_before_or_after_and_verify_agre
     assert number > 40
 
 
+def fill(log: PartitionLog) -> None:
+    for step in range(60):
+        put(log, (b"k%d" % (step % 5), b"v%d" % step))
+    log.sync()
+
+
+def test_segments_being_merged_survive_a_power_cut_at_any_operation() -> None:
+    # Several files make way for one: their names may go only when the name of that one is durable.
+    number, finished = 0, False
+    while not finished:
+        number += 1
+        disk = new_disk()
+        log = compacted(disk)
+        fill(log)
+        compact(log)
+        fill(log)
+        before, base = contents(log), active_base(log, disk)
+        stop = disk.operations + number
+
+        def hook(operation: Operation, stop: int = stop) -> None:
+            if operation.number == stop:
+                raise SimulatedCrash
+
+        segments = log.segment_count
+        disk.hook = hook
+        try:
+            compact(log)
+            finished = True
+            assert log.segment_count < segments - 1, "nothing was merged"
+        except SimulatedCrash:
+            pass
+        for seed in range(8):
+            reopened = compacted(disk.crash(Random(seed * 1_000 + number)))
+            assert reopened.state is PartitionState.ONLINE, reopened.state_reason
+            assert set(latest(before, base)) <= set(contents(reopened)) <= set(before)
+
+
 keyed = st.lists(
     st.tuples(st.one_of(st.none(), st.sampled_from([b"a", b"b", b"c"])), st.one_of(st.none(), st.binary(max_size=30))),
     min_size=1,

@@ -145,6 +145,21 @@ def test_a_segment_with_good_batches_after_a_hole_is_corruption() -> None:
     assert log.end_offset == 80
 
 
+def test_a_bad_batch_at_the_end_of_a_segment_is_corruption_when_later_segments_are_good() -> None:
+    disk = new_disk()
+    filled(disk, 40, sync=True)
+    names = segment_names(disk)
+    content = bytearray(disk.content(f"{FOLDER}/{names[1]}"))
+    content[-1] ^= 1
+    disk.set_content(f"{FOLDER}/{names[1]}", bytes(content))
+    disk.remove(f"{FOLDER}/checkpoint")
+    log = open_log(disk.kill())
+    assert log.state is PartitionState.READ_ONLY
+    assert log.end_offset == 80
+    assert segment_names(disk) == names
+    assert disk.content(f"{FOLDER}/{names[1]}") == bytes(content)
+
+
 def test_leftovers_are_removed_and_foreign_files_are_not() -> None:
     disk = new_disk()
     filled(disk, 3).close()
