@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 from starlette.datastructures import QueryParams
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -94,6 +94,8 @@ def route(operation: Operation, backend: Backend, outgoing: Outgoing) -> Route:
             return await _answer(operation, backend, outgoing, request)
         except (LogsvcError, Refusal) as error:
             return error_response(error)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody is there to read it
         except Exception as error:
             logger.exception("%s %s failed", operation.method, operation.path)
             return error_response(InternalError(f"it failed in the broker: {type(error).__name__}; see its log"))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from logsvc_common.batch import RecordData
-from tests.unit.listeners.api.world import HOST, TOKEN, Answer, World, world
+from tests.unit.listeners.api.world import HOST, TOKEN, Answer, World, ask_app, world
 
 PAGES = ["/", "/console/", "/api/v1/topics", "/api/v1/session", "/api/v1/nope", "/nope", "/metrics", "/healthz"]
 
@@ -186,6 +186,14 @@ def test_the_console_itself_may_change_things(api: World, headers: dict[str, str
     if name not in api.logs.topics:
         api.topic(name)
     assert api.post(f"/api/v1/topics/{name}/delete", {"confirm": name}, **headers).status == 200
+
+
+def test_who_leaves_before_the_body_is_whole_changes_nothing_and_leaves_no_trace_in_the_log(
+    api: World, victim: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    headers = {"host": HOST, "content-type": "application/json", "x-logsvc-token": TOKEN}
+    api.run(ask_app(api.app, "POST", victim, headers, b'{"confirm": "victim"}', leaves=True))
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("size", [65_537, 1 << 20])

@@ -191,8 +191,10 @@ class World:
         return await ask_app(self.app, method, target, headers, body)
 
 
-async def ask_app(app: Any, method: str, target: str, headers: Mapping[str, str], body: bytes = b"") -> Answer:
-    """One request to an ASGI application, its body in two parts."""
+async def ask_app(
+    app: Any, method: str, target: str, headers: Mapping[str, str], body: bytes = b"", *, leaves: bool = False
+) -> Answer:
+    """One request to an ASGI application, its body in two parts; who `leaves` is gone before the second."""
     path, _, query = target.partition("?")
     scope = {
         "type": "http",
@@ -213,6 +215,8 @@ async def ask_app(app: Any, method: str, target: str, headers: Mapping[str, str]
         {"type": "http.request", "body": body[:half], "more_body": True},
         {"type": "http.request", "body": body[half:], "more_body": False},
     ]
+    if leaves:
+        parts[1] = {"type": "http.disconnect"}
     sent: list[Any] = []
 
     async def receive() -> Any:
