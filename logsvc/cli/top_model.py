@@ -19,7 +19,7 @@ HISTORY_SAMPLES_MAX = 60  # that a sparkline can show: a minute, unless told oth
 RATE_WINDOW_S = 5.0
 RATE_SAMPLES_MAX = 64  # in that window, however short the interval
 # A group that works has records under way; only what waits longer is behind.
-BEHIND_MS = 5_000
+BEHIND_MS = 10_000  # as the console has it
 ONLINE = "online"
 # A broker is not to be kept busy by being watched: of all time, at most this part is spent waiting for its answers.
 LOOKING_SHARE_MAX = 0.2
