@@ -173,6 +173,16 @@ def test_an_answer_that_takes_longer_than_heartbeats_wait_gets_through(broker: B
     assert proxy.connections > 1
 
 
+def test_a_batch_that_takes_long_to_arrive_gets_through(broker: BrokerProcess, proxy: FaultProxy) -> None:
+    # Given 400 kB that a link carries in seven seconds, when they are sent as one batch
+    proxy.bytes_per_s = 55_000
+    with Producer(proxy.server) as producer:
+        deliveries = [producer.send(TOPIC, b"x" * 1_000, partition=0) for _ in range(400)]
+        assert deliveries[-1].result(WAIT_S).offset == 399
+        proxy.heal()
+    assert proxy.connections == 1
+
+
 def described(server: str) -> DescribeGroupReply:
     with Admin(server) as admin:
         return admin.describe_group("billing")
