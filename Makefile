@@ -1,12 +1,13 @@
 # Two commands set everything up on a machine that has Python 3.11, git and make:
 #   make demo    run the main job          make test    run the tests
+#   make simulate SEEDS=1000 [FIRST=1]     the whole service on simulated clocks, disks and networks; SEED=n replays one
 # Each makes .venv and installs into it when it is missing or when pyproject.toml has changed.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: demo test test-long check bench soak clean fuzz mutants
+.PHONY: demo test test-long simulate check bench soak clean fuzz mutants
 
 $(VENV)/.installed: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -29,6 +30,9 @@ fuzz: $(VENV)/.installed
 
 mutants: $(VENV)/.installed
 	$(BIN)/python -m tests.mutants $(ARGS)
+
+simulate: $(VENV)/.installed
+	@$(BIN)/python -m tests.simulation.simulate $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),200) --first $(or $(FIRST),1))
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -35,7 +35,7 @@ from tests.simulation.plan import ATTEMPTS_MAX, GROUPS, SESSION_MS, TOPIC, Plan,
 from tests.simulation.service import START_MS, SimulatedService, SimulatedTime
 from tests.simulation.trace import Print, Trace
 
-CALM_MS_MAX = 400_000  # of virtual time, until all must be over once nothing goes wrong any more
+CALM_MS_MAX = 150_000  # of virtual time, until all must be over once nothing goes wrong any more
 RETURN_MS = (100, 1_500)  # until whoever supervises a process has started it again
 STEPS_MAX = 3_000_000
 
