@@ -1,9 +1,11 @@
 """Quotas on a real broker: clients keep to their rate by themselves, floods harm nobody, the command line sets them."""
 
+import asyncio
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import typer
@@ -11,7 +13,7 @@ import zmq
 
 from logsvc.cli.quota import set_quota
 from logsvc.testing import BrokerProcess, broker_process
-from logsvc_client import Admin, Consumer, Producer
+from logsvc_client import Admin, AsyncAdmin, Consumer, Producer
 from logsvc_common import messages as m
 from logsvc_common.batch import RecordData, encode
 from logsvc_common.errors import InvalidConfig
@@ -64,6 +66,29 @@ def test_a_producer_and_a_consumer_keep_to_their_rate(broker: BrokerProcess) -> 
     assert 'logsvc_throttled_requests_total{api="produce"}' in metrics
     assert 'logsvc_throttle_seconds_total{api="fetch"}' in metrics
     assert 'code="QuotaExceeded"' not in metrics  # clients that wait as told are never refused
+
+
+def test_batches_refused_for_bytes_in_flight_are_sent_again_each_once_in_order(broker: BrokerProcess) -> None:
+    # Given a client that may have next to nothing in flight, and two idempotent producers of it that send much at once
+    with Admin(broker.server) as admin:
+        admin.create_topic("narrow", partitions=4)
+        admin.alter_quota("narrow", {"in_flight_bytes": 40_000})
+    producers = [Producer(broker.server, client_id="narrow", batch_bytes=8_000, linger_ms=0) for _ in range(2)]
+    for number in range(400):
+        for name, producer in enumerate(producers):
+            producer.send("narrow", b"%d %d" % (name, number) + b" " * 500, partition=number % 4)
+    for producer in producers:
+        producer.close()
+    # Then every record is there once, in each producer's order.
+    with RawPeer(broker.server) as peer:
+        for partition in range(4):
+            found = [tuple(map(int, record.value.split())) for record in peer.read_all("narrow", partition) if record.value]
+            for name in range(2):
+                assert [number for by, number in found if by == name] == list(range(partition, 400, 4))
+    assert broker.http_url is not None
+    with urllib.request.urlopen(f"{broker.http_url}/metrics", timeout=10) as answer:
+        refused = [line for line in answer.read().decode().splitlines() if 'code="QuotaExceeded"' in line]
+    print(f"refused and sent again: {refused}")
 
 
 class Flood:
@@ -145,3 +170,19 @@ def test_what_is_no_size_is_a_usage_error(text: str) -> None:
 def test_a_quota_that_cannot_be_is_a_typed_error(broker: BrokerProcess) -> None:
     with Admin(broker.server) as admin, pytest.raises(InvalidConfig):
         admin.alter_quota("a", {"producer_byte_rate": 0})
+
+
+def test_the_asynchronous_admin_has_the_same_verbs(broker: BrokerProcess) -> None:
+    async def scenario() -> None:
+        async with AsyncAdmin(broker.server) as admin:
+            assert await admin.alter_quota("b", {"consumer_byte_rate": 7}) == {"consumer_byte_rate": 7}
+            assert m.ClientQuota("b", {"consumer_byte_rate": 7}) in (await admin.quotas()).clients
+
+    asyncio.run(scenario())
+
+
+def test_verify_is_content_with_a_folder_that_holds_quotas(tmp_path: Path) -> None:
+    with broker_process(tmp_path / "data") as running, Admin(running.server) as admin:
+        admin.alter_quota("a", {"producer_byte_rate": 1_000})
+    assert (tmp_path / "data" / "quotas.json").exists()
+    assert Logsvc()("verify", str(tmp_path / "data")).code == 0
