@@ -222,9 +222,9 @@ class FetchRetriesReply(Message, frozen=True):
     """Payload, unless it was asked for `without_records`: one frame a result, with batches that hold its records; first those
     made from dead letters, at the offsets of the records that failed. A record that retention has removed is not in them: the
     member reports it failed. Of large records there are as many as fit; the others come with the next poll. A partition that
-    cannot be read has an error and an empty frame. Partitions with nothing due are left out. `full` and `isolated` list those of
-    the partitions asked for that are so now, as in CommitResult; those not listed are so no more. Of an isolated partition at
-    most one record is in here, and none while one is in the member's hands."""
+    cannot be read has an error and an empty frame. Partitions with nothing due are left out. `full` and `isolated` list those
+    of the partitions asked for that are so now, as in CommitResult; those not listed are so no more. Of an isolated partition
+    at most one record is in here, and none while one is in the member's hands."""
 
     results: list[RetriesResult]
     full: list[TopicPartitions] = []
