@@ -80,12 +80,15 @@ def _told(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
 
 
-def fault_run(folder: Path, mix_name: str, *, seconds: float, seed: int) -> Outcome:
-    """Run a mix for `seconds`, then drain and judge. Journals and logs stay in `folder`; the data when something is wrong."""
+def fault_run(folder: Path, mix_name: str, *, seconds: float, seed: int, mutant: str = "") -> Outcome:
+    """Run a mix for `seconds`, then drain and judge. Journals and logs stay in `folder`; the data when something is wrong.
+
+    `mutant`: lines of Python that break the broker's promises, see `nursery`.
+    """
     mix = MIXES[mix_name]
     outcome = Outcome(mix_name, seed)
     began = time.monotonic()
-    with _stage(folder, mix, seed) as stage:
+    with _stage(folder, mix, seed, mutant) as stage:
         standings = _misbehave(stage, mix, began + seconds)
         if mix.heals:
             (folder / HEALED).touch()
@@ -104,10 +107,10 @@ def fault_run(folder: Path, mix_name: str, *, seconds: float, seed: int) -> Outc
 
 
 @contextmanager
-def _stage(folder: Path, mix: Mix, seed: int) -> Iterator[Stage]:
+def _stage(folder: Path, mix: Mix, seed: int, mutant: str) -> Iterator[Stage]:
     with ExitStack() as stack:
         disk, small = _disk(stack, folder)
-        forks = stack.enter_context(nursery(environment={"LOGSVC_DISK_RESERVE_BYTES": str(RESERVE_BYTES)}))
+        forks = stack.enter_context(nursery(mutant, {"LOGSVC_DISK_RESERVE_BYTES": str(RESERVE_BYTES)}))
         arguments = ("--log-level", "warning", "--http-port", "-1")
         broker = ForkedBroker(forks, disk / "data", folder / "broker.log", arguments)
         broker.start()

@@ -10,6 +10,7 @@ import pytest
 
 from tests.crash.fault_run import Outcome, fault_run
 from tests.crash.faults import MIXES
+from tests.crash.mutants import MUTANTS
 from tests.crash.test_kill_nine import seed
 
 SECONDS = 60.0
@@ -43,3 +44,15 @@ def test_three_minutes_of_history_under_faults(tmp_path: Path) -> None:
 @pytest.mark.timeout(1_800)
 def test_half_an_hour_of_history_under_faults(tmp_path: Path) -> None:
     judged(tmp_path, SECONDS_LONG)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_broker_that_forgets_its_producers_is_caught(tmp_path: Path) -> None:
+    mix = "kills and a bad network"
+    outcome = fault_run(tmp_path, mix, seconds=SECONDS, seed=seed(), mutant=MUTANTS["forgets producers"])
+    print(outcome)
+    assert "duplicate" in {anomaly.kind for anomaly in outcome.wrong}
+    # What it found stays for whoever looks: journals, the broker's log, the data.
+    assert list(tmp_path.glob("*.jsonl"))
+    assert (tmp_path / "data").is_dir() or (tmp_path / "broker.log").exists()
