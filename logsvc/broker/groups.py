@@ -363,5 +363,8 @@ class _LogView:
     def start_offset(self, topic: str, partition: int) -> int:
         return self._logs.partition(topic, partition).start_offset
 
+    def check_online(self, topic: str, partition: int) -> None:
+        self._logs.partition(topic, partition).check_online()
+
     def end_offset(self, topic: str, partition: int) -> int:
         return self._logs.partition(topic, partition).high_watermark

@@ -44,6 +44,9 @@ class LogView(Protocol):
     def end_offset(self, topic: str, partition: int) -> int:
         """One past the last durable record."""
 
+    def check_online(self, topic: str, partition: int) -> None:
+        """Raises StorageFailed when the disk has failed under a partition: its offsets may then say that it is empty."""
+
 
 class StateRecord(NamedTuple):
     """One record of the internal log. The last value of a key is the truth; None takes the key away."""

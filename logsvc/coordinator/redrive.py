@@ -119,7 +119,8 @@ class Redrives:
     # Requests
 
     def start(self, request: StartRedrive, now: Now) -> Outcome:
-        """Raises UnknownGroup, UnknownTopic without dead letters, InvalidRequest when there is a choice of topics."""
+        """Raises UnknownGroup, UnknownTopic without dead letters, InvalidRequest when there is a choice of topics, and
+        StorageFailed when letters cannot be read."""
         group = self._groups.get(check_group(request.group))
         if group is None:
             raise UnknownGroup(f"no group {request.group}")
@@ -148,6 +149,8 @@ class Redrives:
         count = self._logs.partition_count(letters)
         if count is None:
             raise UnknownTopic(f"group {group.name} has no dead letters of {topic}: there is no topic {letters}")
+        for partition in range(count):
+            self._logs.check_online(letters, partition)
         starts = tuple(self._logs.start_offset(letters, partition) for partition in range(count))
         ends = tuple(self._logs.end_offset(letters, partition) for partition in range(count))
         total = sum(ends) - sum(starts)

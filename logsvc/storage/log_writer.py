@@ -364,6 +364,11 @@ class LogWriter:
 
     # -- trouble ------------------------------------------------------------------------------------------------------
 
+    def check_online(self) -> None:
+        """Raises StorageFailed when the disk has failed: what the offsets say is then not to be relied on."""
+        if self.state is PartitionState.FAILED:
+            raise self._refusal()
+
     def _refusal(self) -> LogsvcError:
         name = f"{self.topic}-{self.partition}"
         if self.state is PartitionState.READ_ONLY:

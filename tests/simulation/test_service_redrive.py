@@ -6,7 +6,7 @@ import pytest
 
 from logsvc.testing.simulated_disk import Operation, SimulatedCrash
 from logsvc_common.batch import RecordData, decode, encode, split
-from logsvc_common.errors import LogsvcError
+from logsvc_common.errors import LogsvcError, StorageFailed
 from logsvc_common.letters import Letter, parse_letter
 from logsvc_common.messages import (
     CancelRedrive,
@@ -404,3 +404,13 @@ def test_deleting_the_dead_letters_ends_their_redrive() -> None:
         start(service)
     # What was put back comes from the topic itself now.
     assert due(service) == {1: original(1)}
+
+
+def test_a_redrive_of_letters_that_cannot_be_read_is_refused_and_not_done_at_once() -> None:
+    service = with_letters(seed=31)
+    service.logs.close()
+    service.disk.fail("listdir", path_part=LETTERS)
+    half_blind = SimulatedService(32, service.disk, service.time)
+    with pytest.raises(StorageFailed):
+        start(half_blind)
+    assert run_redrive(half_blind.kill()).redriven == len(FAILED)

@@ -48,6 +48,8 @@ class FakeLogs:
     def start_offset(self, topic: str, partition: int) -> int:
         return 0
 
+    def check_online(self, topic: str, partition: int) -> None: ...
+
     def end_offset(self, topic: str, partition: int) -> int:
         return self.topics[topic][partition]
 
