@@ -5,7 +5,6 @@ python -m tests.simulation.simulate --seed 4711
 """
 
 import argparse
-import logging
 import sys
 import time
 
@@ -64,7 +63,6 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="this one alone, with its trace")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first that fails")
     arguments = parser.parse_args()
-    logging.getLogger().addHandler(logging.NullHandler())
     if arguments.seed is not None:
         return run_one(arguments.seed)
     return run_many(arguments.first, arguments.seeds, keep_going=arguments.keep_going)

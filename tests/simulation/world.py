@@ -85,11 +85,17 @@ class World:
     def run(self) -> list[Anomaly]:
         """Everything that is wrong with it."""
         watch = _Watch(self)
-        logging.getLogger().addHandler(watch)
+        loggers = [logging.getLogger(name) for name in ("logsvc", "logsvc_client")]
+        before = [logger.propagate for logger in loggers]
+        for logger in loggers:
+            logger.addHandler(watch)
+            logger.propagate = False  # what it says is in the trace
         try:
             self._run()
         finally:
-            logging.getLogger().removeHandler(watch)
+            for logger, propagate in zip(loggers, before, strict=True):
+                logger.removeHandler(watch)
+                logger.propagate = propagate
         return self.wrong
 
     def _run(self) -> None:
