@@ -2,6 +2,9 @@
 
 Reading and sending them again would cost both sides a batch to decode for each. What does not fit is not kept, and neither is
 what another member reported: those the broker sends. A record leaves when it is handed out again or its outcome is certain.
+
+Records that came with one they wait for (`Lanes`) are held here as well, whatever there is room for: so a consumer that holds
+much asks for no more of them (`behind_max`).
 """
 
 from collections.abc import Sequence
@@ -12,6 +15,7 @@ from logsvc_common.keys import murmur2
 from logsvc_common.messages import DueRecord
 
 KEPT_BYTES_MAX = 16 << 20  # of one consumer
+BEHIND_MAX = 15  # of a key, with the one that is due
 RECORD_BYTES = 300  # what a record takes beside its key, value and headers
 
 
@@ -23,13 +27,22 @@ class KeptRecords:
     bytes: int = 0
     _records: dict[TopicPartition, dict[int, Record]] = field(default_factory=dict)
 
+    @property
+    def behind_max(self) -> int:
+        """How many may come with a record that is due, because they wait for it."""
+        return BEHIND_MAX if self.bytes <= self.bytes_max // 2 else 0
+
+    def hold(self, tp: TopicPartition, record: Record) -> None:
+        """A record is in memory until its turn comes."""
+        self.drop(tp, record.offset)
+        self.bytes += _size(record)
+        self._records.setdefault(tp, {})[record.offset] = record
+
     def keep(self, tp: TopicPartition, record: Record) -> None:
         """Keep a record that comes again, if there is room."""
         self.drop(tp, record.offset)
-        size = _size(record)
-        if self.bytes + size <= self.bytes_max:
-            self.bytes += size
-            self._records.setdefault(tp, {})[record.offset] = record
+        if self.bytes + _size(record) <= self.bytes_max:
+            self.hold(tp, record)
 
     def find(self, tp: TopicPartition, due: Sequence[DueRecord]) -> list[Record] | None:
         """The records that are due, in their order; None when one is missing. A redriven one always is: its dead letter counts,

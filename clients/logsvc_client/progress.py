@@ -162,6 +162,7 @@ class PartitionProgress:
             self._make_ready(following)
 
     def _make_ready(self, record: Record) -> None:
+        self._kept.drop(self.tp, record.offset)
         self._redelivered[record.offset] = record
         self.ready.append(record)
 
@@ -171,11 +172,11 @@ class PartitionProgress:
         """The broker has handed out a failed or parked record again; reading stands at `position`. It is `ready` now, or, when
         `keyed`, in its turn."""
         self._lanes.add(record.offset, key_hash, record.key)
-        self._kept.drop(self.tp, record.offset)
         if record.offset >= position:
             self._ahead.add(record.offset)
         if keyed and key_hash is not None and not self._lanes.lead(record.offset, key_hash):
             self._lanes.follow(record, key_hash)
+            self._kept.hold(self.tp, record)
         else:
             self._make_ready(record)
 

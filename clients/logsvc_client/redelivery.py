@@ -74,6 +74,7 @@ class Redelivery:
             BUFFERED_MAX,
             self._poll,
             not self._whole,
+            engine.kept.behind_max,
         )
         return [engine.sending(body, partial(self._fetched, asked, body), engine.transport.request_timeout_ms + WAIT_MS)]
 

@@ -156,7 +156,7 @@ def fetch_retries(group: Group, request: FetchRetries, now: Now, logs: LogView, 
                     limit,
                     request.poll,
                     alone=is_isolated(progress, limits),
-                    behind=limits.retries_behind_max,
+                    behind=max(0, min(request.behind_max, limits.retries_behind_max)),
                 )
                 known = {record.offset for record in again}
                 fresh = [record for record in records if record.offset not in known]

@@ -180,7 +180,9 @@ class ModelBroker:
         for asked in request.partitions:
             alone = asked.partition in self.isolated
             count = 1 if alone else request.max_records
-            due = self.failed[asked.partition].due(now_ms, count, request.poll, alone=alone, behind=BEHIND)
+            due = self.failed[asked.partition].due(
+                now_ms, count, request.poll, alone=alone, behind=min(BEHIND, request.behind_max)
+            )
             if due:
                 results.append(RetriesResult(topic=TOPIC, partition=asked.partition, records=due))
                 bases = sorted({record.offset - record.offset % BATCH_RECORDS for record in due})

@@ -274,7 +274,9 @@ class World:
         if reading is None or client.unanswered is not None:
             return
         client.polled = partition
-        request = FetchRetries("g", client.name, client.epoch, [FetchOffsetsPartition("t", partition)], 0, 2, client.poll)
+        request = FetchRetries(
+            "g", client.name, client.epoch, [FetchOffsetsPartition("t", partition)], 0, 2, client.poll, behind_max=1
+        )
         try:
             reply = self.broker.handle(request).reply
         except GroupError:

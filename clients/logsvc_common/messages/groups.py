@@ -184,7 +184,8 @@ class FetchRetries(Request, frozen=True):
     """The failed and parked records that are due in these partitions of a member. Waits up to `max_wait_ms` for one.
 
     A record is handed out once, until it is reported failed or its partition moves. Under `ordering=key` those that wait behind
-    it may come with it, in order: the member takes them up one after another, and none while an earlier one is not done.
+    it come with it, in order, up to `behind_max` of them: the member takes them up one after another, and none while an earlier
+    one is not done.
 
     `poll` numbers the requests of a member from 1: sending one again under the same number, when its answer was lost, gets the
     same records again. `without_records`: the answer only names them, because the member has most likely kept them; for those
@@ -200,6 +201,7 @@ class FetchRetries(Request, frozen=True):
     max_records: Int64 = 500
     poll: Int64 = 0
     without_records: bool = False
+    behind_max: Int64 = 0
 
 
 class DueRecord(Message, frozen=True):

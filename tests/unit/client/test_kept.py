@@ -60,3 +60,16 @@ def test_what_does_not_fit_is_not_kept_and_room_comes_back() -> None:
     kept.drop_partition(TP)
     assert kept.bytes == 0
     assert kept.find(TP, [due(1)]) is None
+
+
+def test_records_that_wait_for_others_count_and_stop_more_of_them_from_coming() -> None:
+    size = RECORD_BYTES + 1
+    kept = KeptRecords(bytes_max=4 * size)
+    assert kept.behind_max > 0
+    for offset in range(6):
+        kept.hold(TP, record(offset))
+    assert kept.bytes == 6 * size
+    assert kept.behind_max == 0
+    for offset in range(4):
+        kept.drop(TP, offset)
+    assert kept.behind_max > 0
