@@ -1,5 +1,7 @@
 # Two commands set everything up on a machine that has Python 3.11, git and make:
 #   make demo    run the main job          make test    run the tests
+#   make fuzz INPUTS=3000000               inputs to the decoders and to recovery
+#   make mutants                           break the source in each of the ways of docs/mutants.md: the tests must notice
 #   make simulate SEEDS=1000 [FIRST=1]     the whole service on simulated clocks, disks and networks; SEED=n replays one
 # Each makes .venv and installs into it when it is missing or when pyproject.toml has changed.
 PYTHON ?= python3

@@ -97,8 +97,8 @@ def walk_batches(
 
 
 def _large_batch(file: File, position: int, offset: int) -> BatchHeader:
-    header = parse_header(file.pread(HEADER_BYTES, position))
     try:
+        header = parse_header(file.pread(HEADER_BYTES, position))  # nothing, should the file end before it was said to
         check_crc(file.pread(header.size, position), header)
     except CorruptBatch as error:
         raise BadBatch(position, offset, error.message) from error

@@ -231,6 +231,8 @@ class Scan(Target):
     def one(self) -> None:
         content, _, same = self.mutated()
         file, end = MemoryFile(content), len(content)
+        if self.rng.random() < 0.05:
+            end += self.rng.randrange(100)  # a file that was cut or swapped after its size was taken
         seen, bad = 0, None
         try:
             for position, header in walk_batches(file, 0, end, 0):  # type: ignore[arg-type]

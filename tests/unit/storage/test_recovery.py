@@ -217,3 +217,13 @@ def test_a_real_disk_survives_losing_its_file_descriptors(tmp_path: object) -> N
     assert read_all(log) == numbered(0, 200)
     assert append_numbered(log).base_offset == 200
     logs.close()
+
+
+def test_a_file_that_ends_before_it_was_said_to_is_a_bad_batch_at_its_end() -> None:
+    disk = new_disk()
+    log = filled(disk, 3, sync=True)
+    size, path = log.size_bytes, f"{FOLDER}/{segment_names(disk)[0]}"
+    file = disk.open(path, writable=False)
+    with pytest.raises(BadBatch) as caught:
+        list(walk_batches(file, 0, size + 200, 0))
+    assert (caught.value.position, caught.value.offset) == (size, 6)
