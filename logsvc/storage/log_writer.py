@@ -228,6 +228,8 @@ class LogWriter:
         self._retired.append(old)
         self._unnamed, self._checkpoint_due = new, True
         self._segments[new.base_offset] = self._active = new
+        # Even if nothing follows, for want of room: positions in the old segment end with its next compaction.
+        self._tail = self._durable = LogPoint(self._tail.offset, new.base_offset, 0)
         return new
 
     def _release_retired(self) -> None:
@@ -285,7 +287,7 @@ class LogWriter:
         except OSError as error:
             raise self._fail("fsync", error) from error
         with self._lock:
-            if target.offset >= self._durable.offset:  # a roll meanwhile may have gone further
+            if target.offset > self._durable.offset:  # a roll meanwhile may have gone further
                 self._durable = target
             if self._unnamed is unnamed:
                 self._unnamed = None

@@ -44,6 +44,15 @@ MUTANTS = (
         f"{CRASH}test_nothing_acknowledged_is_lost_by_a_power_cut_at_any_operation[prefix-survives]",
     ),
     Mutant(
+        "a position in the segment before",
+        "after a roll that no batch follows the end of the log is told by a place in the old segment, which compaction moves",
+        WRITER,
+        "        self._tail = self._durable = LogPoint(self._tail.offset, new.base_offset, 0)\n",
+        "",
+        "tests/unit/storage/test_compaction.py::"
+        "test_a_roll_that_nothing_follows_leaves_no_position_in_the_segment_that_is_compacted",
+    ),
+    Mutant(
         "an fsync tried again",
         "a failed fdatasync is repeated, which succeeds and saves nothing",
         WRITER,

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from logsvc.storage import compaction
 from logsvc.storage.partition_log import PartitionLog, PartitionState
+from logsvc.storage.scrub import ScrubPoint
 from logsvc.storage.verify import verify
 from logsvc.testing.simulated_disk import Operation, SimulatedCrash, SimulatedDisk
 from logsvc_common import batch as batches
@@ -428,3 +429,25 @@ def test_large_segments_are_held_open_while_they_are_replaced_so_that_a_thread_f
         jobs.pop(0)()
     assert disk.open_files <= before
     assert contents(log)[-1][0] == 4
+
+
+def test_a_roll_that_nothing_follows_leaves_no_position_in_the_segment_that_is_compacted() -> None:
+    for extra in range(20):  # so that the last sealed segment is the first of those that are merged, some time
+        disk = new_disk()
+        log = compacted(disk)
+        fill(log)
+        for step in range(extra):
+            put(log, (b"k%d" % (step % 5), b"more"))
+        log.sync()
+        segments = log.segment_count
+        log.apply_retention(8 * 86_400_000)
+        assert log.segment_count == segments + 1
+        before = contents(log)
+        compact(log)
+        point = ScrubPoint()
+        while (work := log.scrub(point)) is not None:
+            work.run()
+            log.finish_scrub(work)
+            point = work.next
+        assert log.state is PartitionState.ONLINE, log.state_reason
+        assert set(contents(log)) <= set(before)
