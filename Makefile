@@ -20,7 +20,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/logsvc demo $(ARGS)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not long' $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m 'not long' $(ARGS)
 
 test-long: $(VENV)/.installed
 	$(BIN)/python -m pytest -m long $(ARGS)

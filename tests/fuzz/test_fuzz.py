@@ -6,7 +6,7 @@ from tests.fuzz.__main__ import SEED, run
 from tests.fuzz.targets import TARGETS
 
 # Twenty seconds of one core in all.
-COUNTS = {"frames": 200_000, "batches": 200_000, "compressed batches": 30_000, "scan": 100_000, "recovery": 30_000}
+COUNTS = {"frames": 100_000, "batches": 100_000, "compressed batches": 15_000, "scan": 50_000, "recovery": 15_000}
 
 
 @pytest.mark.parametrize("name", TARGETS)

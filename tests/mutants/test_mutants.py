@@ -9,7 +9,7 @@ from tests.mutants.__main__ import Verdict as MutantVerdict
 from tests.mutants.mutant import Mutant, Stale
 
 MUTANTS_MIN = 25
-EVERY = 6  # in `make test`: the others are run by `make test-long` and by `make mutants`
+EVERY = 10  # in `make test`: the others are run by `make test-long` and by `make mutants`
 SAMPLE = MUTANTS[::EVERY]
 
 

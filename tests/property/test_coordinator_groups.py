@@ -180,7 +180,7 @@ SHARES = 4  # so that they run side by side
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("share", range(SHARES))
 def test_groups_keep_their_promises(share: int) -> None:
-    short = settings(max_examples=EXAMPLES // SHARES, stateful_step_count=20, deadline=None, suppress_health_check=CHECKS)
+    short = settings(max_examples=EXAMPLES // SHARES, stateful_step_count=16, deadline=None, suppress_health_check=CHECKS)
     run_state_machine_as_test(GroupMachine, settings=short)
 
 

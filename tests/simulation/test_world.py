@@ -19,7 +19,7 @@ from tests.simulation.plan import FAULTS, Fault, plan_of
 from tests.simulation.world import World
 
 CASES = 10
-SEEDS_PER_CASE = 80
+SEEDS_PER_CASE = 50
 SEEDS_PER_LONG_CASE = 1_000
 
 
