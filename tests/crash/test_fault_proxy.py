@@ -23,8 +23,8 @@ PARTITIONS = 2
 WAIT_S = 60.0
 # Heartbeats: every second, and two more until the other side counts as gone. The request timeout is 30 s.
 NOTICED_WITHIN_S = 12.0
-# When only what the client sends is lost, it still hears the broker's heartbeats: the broker notices, after the 30 s that it gives
-# a slow link to carry a batch.
+# When only what the client sends is lost, it still hears the broker's heartbeats: the broker notices, after the 30 s that it
+# gives a slow link to carry a batch.
 NOTICED_BY_THE_BROKER_WITHIN_S = 45.0
 
 
