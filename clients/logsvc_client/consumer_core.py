@@ -2,6 +2,7 @@
 
 import logging
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 
@@ -26,7 +27,7 @@ from logsvc_common.retry import RetryPolicy
 log = logging.getLogger(__name__)
 
 
-class ConsumerCore:
+class ConsumerCore(ABC):
     """Settings of a consumer, all keyword-only.
 
     `group_id`: the group to share the topics with; None reads them alone. `auto_offset_reset`: where to begin without a
@@ -107,9 +108,9 @@ class ConsumerCore:
         self._prepare()
         self._transport.start(self._engine)
 
+    @abstractmethod
     def _prepare(self) -> None:
         """What a twin needs before the engine starts."""
-        raise NotImplementedError
 
     # Assignment and positions
 
@@ -153,7 +154,7 @@ class ConsumerCore:
         self._transport.wake()
 
     def pause(self, partitions: Sequence[TopicPartition]) -> None:
-        """Hand out nothing of these partitions until `resume`."""
+        """Hand out no new records of these partitions until `resume`. Those that are due again still come."""
         self._set_paused(partitions, True)
 
     def resume(self, partitions: Sequence[TopicPartition]) -> None:

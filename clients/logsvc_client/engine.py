@@ -21,7 +21,7 @@ from logsvc_client.membership import Membership
 from logsvc_client.positions import Positions
 from logsvc_client.progress import PartitionProgress
 from logsvc_client.records import TopicPartition
-from logsvc_client.redelivery import Redelivery
+from logsvc_client.redelivery import TOGETHER_MS, Redelivery
 from logsvc_client.transport import IDLE_MS, Transport, unreachable
 from logsvc_common.batch import Buffer
 from logsvc_common.errors import FencedInstanceId, GroupError, InvalidRequest, LogsvcError, UnknownTopic, from_wire
@@ -43,7 +43,6 @@ log = logging.getLogger(__name__)
 
 METADATA_MAX_AGE_MS = 300_000
 METADATA_RETRY_MS = 1_000
-TOGETHER_MS = 5  # between commits of verdicts while the user has other records to handle: what comes meanwhile goes together
 
 Send = Callable[[], None]
 

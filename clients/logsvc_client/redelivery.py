@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 WAIT_MS = 1_000  # how long the broker may hold the request
 BUFFERED_MAX = 500  # records waiting for the user; with so many, no more are asked for
 BACKOFF_MS = 200
-TOGETHER_MS = 5  # between polls while the user has other records to handle: what falls due meanwhile comes together
+# Between polls, and between commits of verdicts, while the user has other records: what happens meanwhile goes together.
+TOGETHER_MS = 5
 
 Found = dict[int, Record]
 """Records by their offset."""

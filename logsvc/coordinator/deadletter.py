@@ -109,8 +109,3 @@ def identity(headers: Iterable[Header]) -> tuple[bytes | None, ...]:
     """
     found = dict(headers)
     return tuple(found.get(name) for name in (TOPIC, PARTITION, OFFSET, GROUP))
-
-
-def is_letter_for(headers: Iterable[Header], effect: WriteDeadLetter) -> bool:
-    """True when these are the headers of the letter that `effect` asks for."""
-    return identity(headers) == identity(effect.headers)

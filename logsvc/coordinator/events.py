@@ -149,7 +149,7 @@ class WriteDeadLetter:
     """Write the letter of one exhausted failure, unless it is there already; then report it by DeadLetterWritten.
 
     `dead_letter_topic` is created, or grown, to `partition_count`; the letter goes to the same `partition`. Whether it was
-    written before a crash is found out by reading that partition from `search_from` on: `deadletter.is_letter_for`.
+    written before a crash is found out by reading that partition from `search_from` on: `deadletter.identity`.
     `headers` lack what only the original record knows: `deadletter.letter` completes them. `letter` is where the dead letter
     lies that the record was redriven from, -1 when it was not.
     """
